@@ -10,6 +10,7 @@ exit_on_signal("bridge", __name__)  # before the imports below, which take secon
 
 from collections import defaultdict
 from collections.abc import Iterable, Iterator
+from functools import partial
 from itertools import count
 from typing import Any
 
@@ -23,12 +24,18 @@ from sensebind.fusion.core.embeddings import FUSED, Embedding
 from sensebind.fusion.core.events import Event
 from sensebind.fusion.core.parameters import options_with_values
 from sensebind.fusion.io import messages
+from sensebind.fusion.io.received.embeddings import received_embedding
+from sensebind.fusion.io.received.events import received_event
+from sensebind.fusion.io.received.sequences import SequenceGaps
+from sensebind.fusion.io.received.spaces import MAX_SENSORS, ReceivedSpace, received_space
+from sensebind.fusion.io.received.values import NAME_PATTERN
 from sensebind.fusion.io.wire import encode, topic_for
 from sensebind.fusion.io.zmq_publisher import ZmqPublisher, is_readable_by_others
+from sensebind.nodes.door import Door
 from sensebind.nodes.support.diagnostic_status import diagnostic_array, diagnostic_status
 from sensebind.nodes.support.managed_node import ManagedNode, serve
 from sensebind.nodes.support.message_types import message_type
-from sensebind.nodes.support.qos import EMBEDDING_QOS, EVENT_QOS, LATCHED_QOS
+from sensebind.nodes.support.qos import EMBEDDING_INPUT_QOS, EVENT_INPUT_QOS, LATCHED_QOS
 from sensebind.nodes.support.run import run_node
 
 MORE_PORTS = 15  # that are tried after the default one: for sixteen robots on one computer
@@ -37,8 +44,9 @@ MORE_PORTS = 15  # that are tried after the default one: for sixteen robots on o
 class BridgeNode(ManagedNode):
     """Forwards the messages on `embeddings/<sensor>` and `events`, from any publisher, while it is active.
 
-    It finds the sensors in `embedding_space`, and topics of other publishers in the ROS graph. Its address is
-    bound from `configure` to `release`, so that clients stay connected while it is inactive.
+    It finds the sensors in `embedding_space`, and topics of other publishers in the ROS graph. Messages that are not
+    valid are refused (`Door`). Its address is bound from `configure` to `release`, so that clients stay connected while
+    it is inactive.
     """
 
     def __init__(self) -> None:
@@ -46,10 +54,12 @@ class BridgeNode(ManagedNode):
         self._publisher: ZmqPublisher | None = None
         self._diagnostics: Publisher | None = None
         self._active_entities: list[Any] = []  # subscriptions and timers
+        self._embedding_subscriptions: dict[str, Any] = {}  # sensor, or `fused` → its subscription
 
     def configure(self, values: dict[str, Any]) -> None:
         options = options_with_values(BridgeNodeOptions(), values)
-        self._encoders: dict[tuple[str, str], str] = {}  # (space, modality) → id of the encoder
+        self._space: ReceivedSpace | None = None  # the newest one
+        self._door, self._gaps = Door(self), SequenceGaps()
         # Topic → sequence numbers of its messages.
         self._sequences: defaultdict[bytes, Iterator[int]] = defaultdict(count)
         for name in (messages.EVENT_TYPE, messages.EMBEDDING_TYPE, messages.EMBEDDING_SPACE_TYPE):
@@ -72,25 +82,26 @@ class BridgeNode(ManagedNode):
         self.get_logger().info(f"publishing on {self._publisher.endpoint} {how}")
 
     def activate(self) -> None:
-        self._sensors: set[str] = set()  # and `fused`: those that are subscribed
         self._subscribe(FUSED)
+        on_event = self._door.guarded("event", self.resolve_topic_name("events"), self._on_event)
+        on_space = self._door.guarded("space", self.resolve_topic_name("embedding_space"), self._on_space)
         # The steady clock runs even while a simulated clock stands still.
         self._active_entities += [
-            self.create_subscription(message_type(messages.EVENT_TYPE), "events", self._on_event, EVENT_QOS),
+            self.create_subscription(message_type(messages.EVENT_TYPE), "events", on_event, EVENT_INPUT_QOS),
             self.create_subscription(
-                message_type(messages.EMBEDDING_SPACE_TYPE), "embedding_space", self._on_space, LATCHED_QOS
+                message_type(messages.EMBEDDING_SPACE_TYPE), "embedding_space", on_space, LATCHED_QOS
             ),
             self.create_timer(0.5, self._poll, clock=Clock(clock_type=ClockType.STEADY_TIME)),
             self.create_timer(1.0, self._publish_diagnostics, clock=Clock(clock_type=ClockType.STEADY_TIME)),
         ]
 
     def deactivate(self) -> list[Publisher]:
-        for entity in self._active_entities:
+        for entity in [*self._active_entities, *self._embedding_subscriptions.values()]:
             if isinstance(entity, Timer):
                 self.destroy_timer(entity)
             else:
                 self.destroy_subscription(entity)
-        self._active_entities = []
+        self._active_entities, self._embedding_subscriptions = [], {}
         return []
 
     def release(self) -> None:
@@ -107,40 +118,61 @@ class BridgeNode(ManagedNode):
         return found
 
     def _subscribe(self, sensor: str) -> None:
-        if sensor not in self._sensors:
-            self._sensors.add(sensor)
-            self._active_entities.append(
-                self.create_subscription(
-                    message_type(messages.EMBEDDING_TYPE), f"embeddings/{sensor}", self._on_embedding, EMBEDDING_QOS
-                )
-            )
+        if sensor in self._embedding_subscriptions:
+            return
+        topic = self.resolve_topic_name(f"embeddings/{sensor}")
+        if len(self._embedding_subscriptions) >= MAX_SENSORS:
+            self._door.refuse("sensor.size", f"{topic} is not forwarded: there are {MAX_SENSORS} other sensors")
+            return
+        self._embedding_subscriptions[sensor] = self.create_subscription(
+            message_type(messages.EMBEDDING_TYPE),
+            f"embeddings/{sensor}",
+            self._door.guarded("embedding", topic, partial(self._on_embedding, sensor)),
+            EMBEDDING_INPUT_QOS,
+        )
 
     def _on_space(self, message: Any) -> None:
-        self._encoders = {(message.id, m): encoder for m, encoder in messages.encoders_from_message(message).items()}
-        for sensor in [s.name for s in message.sensors if s.topic] or message.modalities:
+        self._space = received_space(message)
+        found = self._topics_in_graph()
+        for sensor in self._embedding_subscriptions.keys() - self._space.topics - found:  # of an earlier space
+            self.destroy_subscription(self._embedding_subscriptions.pop(sensor))
+        for sensor in sorted(self._space.topics):
             self._subscribe(sensor)
 
-    def _on_embedding(self, message: Any) -> None:
-        self._send(messages.embedding_from_message(message))
+    def _on_embedding(self, sensor: str, message: Any) -> None:
+        topic = f"embeddings/{sensor}"
+        self._gaps.add(topic, message.sequence, lambda: self.count_publishers(self.resolve_topic_name(topic)))
+        space, embedding = self._space, received_embedding(message, self._space, sensor)
+        is_known = space is not None and embedding.space == space.id
+        self._send(embedding, space.encoders.get(embedding.modality, "") if space is not None and is_known else "")
 
     def _on_event(self, message: Any) -> None:
-        self._send(messages.event_from_message(message))
+        self._gaps.add("events", message.sequence, lambda: self.count_publishers(self.resolve_topic_name("events")))
+        self._send(received_event(message))
 
-    def _send(self, item: Embedding | Event) -> None:
+    def _send(self, item: Embedding | Event, encoder: str = "") -> None:
         if self._publisher is None:
             return  # cleaned up since this message arrived
-        encoder = self._encoders.get((item.space, item.modality), "") if isinstance(item, Embedding) else ""
         self._publisher.send(*encode(item, next(self._sequences[topic_for(item)]), encoder, self._robot))
+
+    def _topics_in_graph(self) -> set[str]:
+        """The sensors of all topics of embeddings that have a publisher."""
+        prefix = self.resolve_topic_name("embeddings", only_expand=True) + "/"
+        return {
+            name.removeprefix(prefix)
+            for name, types in self.get_topic_names_and_types()
+            if name.startswith(prefix)
+            and messages.EMBEDDING_TYPE in types
+            and NAME_PATTERN.fullmatch(name.removeprefix(prefix))
+            and self.count_publishers(name)
+        }
 
     def _poll(self) -> None:
         """Subscribe to new sensors in the graph, and log clients that connected, disconnected or were refused."""
         if self._publisher is None:
             return  # cleaned up since this timer fired
-        prefix = self.resolve_topic_name("embeddings", only_expand=True) + "/"
-        for name, types in self.get_topic_names_and_types():
-            sensor = name.removeprefix(prefix)
-            if name.startswith(prefix) and messages.EMBEDDING_TYPE in types and "/" not in sensor:
-                self._subscribe(sensor)
+        for sensor in sorted(self._topics_in_graph()):
+            self._subscribe(sensor)
         changes = self._publisher.poll_connection_events()
         if changes["refused"]:
             why = (
@@ -162,11 +194,15 @@ class BridgeNode(ManagedNode):
             "address": self._publisher.endpoint,
             "encrypted": self._publisher.encrypted,
             "clients": clients,
+            "lost": sum(self._gaps.lost.values()),
+            **{f"lost.{topic}": count for topic, count in sorted(self._gaps.lost.items())},
+            **self._door.values(),
             **dict(sorted(self._publisher.counts.items())),
         }
-        status = diagnostic_status(
-            self.get_fully_qualified_name(), "clients", DiagnosticStatus.OK, f"{clients} clients", values
-        )
+        level, message = DiagnosticStatus.OK, f"{clients} clients"
+        if warnings := [text for text in (self._publisher.drop_warning, self._door.warning) if text]:
+            level, message = DiagnosticStatus.WARN, "; ".join([message, *warnings])
+        status = diagnostic_status(self.get_fully_qualified_name(), "clients", level, message, values)
         self._diagnostics.publish(diagnostic_array(self, status))
 
 

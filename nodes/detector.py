@@ -22,15 +22,21 @@ from rclpy.clock import Clock, ClockType
 from rclpy.publisher import Publisher
 
 from sensebind.fusion.config.detectors import make_detectors, phrases_of, prompts_of
-from sensebind.fusion.core.embeddings import FUSED, Embedding, Vector
-from sensebind.fusion.core.errors import SensebindError
+from sensebind.fusion.core.embeddings import FUSED, Embedding
+from sensebind.fusion.core.errors import SensebindError, printable
 from sensebind.fusion.core.events import Event, EventKind, EventPhase
-from sensebind.fusion.core.samples import TEXT, to_ns
+from sensebind.fusion.core.samples import SECOND, to_ns
 from sensebind.fusion.core.space import suggested_phrases
 from sensebind.fusion.events.prompt import PromptDetector, unrecognisable_text
 from sensebind.fusion.events.prompt_calibration import NO_CALIBRATION, find_calibration
 from sensebind.fusion.events.tracker import EventTracker
 from sensebind.fusion.io import messages
+from sensebind.fusion.io.received.embeddings import received_embedding
+from sensebind.fusion.io.received.phrases import PhraseAnswer, received_phrases
+from sensebind.fusion.io.received.sequences import SequenceGaps
+from sensebind.fusion.io.received.spaces import ReceivedSpace, received_space
+from sensebind.fusion.io.received.values import RefusedMessage
+from sensebind.nodes.door import Door
 from sensebind.nodes.phrase_requests import PhraseRequests
 from sensebind.nodes.support.diagnostic_status import diagnostic_array, diagnostic_status
 from sensebind.nodes.support.managed_node import ManagedNode, serve
@@ -38,12 +44,15 @@ from sensebind.nodes.support.message_types import RosMessageFactory, message_typ
 from sensebind.nodes.support.parameter_files import source_files
 from sensebind.nodes.support.qos import EMBEDDING_INPUT_QOS, EMBEDDING_QOS, EVENT_QOS, LATCHED_QOS
 from sensebind.nodes.support.run import ACKNOWLEDGEMENT_TIMEOUT, run_node
-from sensebind.nodes.tick_assembler import TickAssembler
+from sensebind.nodes.tick_assembler import StampGate, TickAssembler
 from sensebind.nodes.watchdog import POLL_PERIOD, Backlog, EmbeddingWatchdog
 
 MESSAGE_FACTORY = RosMessageFactory()
 MIN_TICKS_OF_PRESENCE = 20  # ticks after which a modality without embeddings is missing
 MAX_WAITING_TICKS = 240  # ticks that are held until the first prompts are embedded
+MAX_PHRASES_OF_REQUEST = 64  # more are requested in several calls, each with its own time limit
+MAX_REASON_LENGTH = 1000  # characters of the reason of a failed call in the log
+CHANGE_LOG_PERIOD = 10.0  # s from one line of the log on another space to the next one
 
 
 class DetectorNode(ManagedNode):
@@ -51,7 +60,8 @@ class DetectorNode(ManagedNode):
 
     The embedder's service `embed_text` embeds the phrases, so their vectors are of the same space as those of the
     sensors. Once it is configured, it knows the space and requests the vectors; while it is active, it receives
-    embeddings. All callbacks and `finish` run in the executor's thread.
+    embeddings. Messages and answers that are not valid are refused (`Door`). All callbacks and `finish` run in the
+    executor's thread.
     """
 
     def __init__(self) -> None:
@@ -65,16 +75,10 @@ class DetectorNode(ManagedNode):
 
     def configure(self, values: dict[str, Any]) -> None:
         self._values = values
-        self._phrase_vectors: dict[str, Vector] = {}  # phrase → vector in the current space
-        # Phrase → modality → its competence in the current space; 1 for modalities that are missing.
-        self._phrase_competences: dict[str, dict[str, float]] = {}
-        # Phrase → modality → similar phrases that it can recognise; empty if it can recognise the phrase.
-        self._phrase_suggestions: dict[str, dict[str, list[str]]] = {}
-        self._phrase_objects: dict[str, str] = {}  # phrase → name of the object that it means; empty if none
+        self._door, self._gate, self._gaps = Door(self), StampGate(), SequenceGaps()
+        self._phrases: dict[str, PhraseAnswer] = {}  # phrase → its vector in the current space, and what belongs to it
         self._needs_configuration = False  # parameters or space changed after the tracker was configured
-        self._space_id = ""
-        self._encoders: dict[str, str] = {}  # modality → id of its encoder in the space
-        self._sensors: dict[str, str] = {}  # sensor → modality, of those whose embeddings the embedder publishes
+        self._space: ReceivedSpace | None = None
         self._present_modalities: set[str] = set()  # those that had an embedding
         self._tracker: EventTracker | None = None
         # Ticks that wait for the tracker.
@@ -85,10 +89,8 @@ class DetectorNode(ManagedNode):
         self._counts: Counter[str] = Counter()
         # Topic → sequence numbers of its messages.
         self._sequences: defaultdict[str, Iterator[int]] = defaultdict(count)
-        self._topics: set[str] = {FUSED}  # sensors, and `fused`, whose embeddings are received while active
         self._prompt_detector: PromptDetector | None = None  # of the tracker
         self._unrecognisable = ""  # the warning for labels that no present modality can recognise
-        self._embed_text_error = ""  # the newest message of `embed_text` that is in the log
         self._required_phrases = self._validate(values)  # phrases that the detectors need vectors for
         self._warn_of_missing_prompts()
         self._event_publisher = self.create_publisher(message_type(messages.EVENT_TYPE), "events", EVENT_QOS)
@@ -96,20 +98,22 @@ class DetectorNode(ManagedNode):
         self._diagnostics_publisher = self.create_publisher(DiagnosticArray, "/diagnostics", 10)
         self._phrase_requests = PhraseRequests(self, self._on_phrases_embedded)
         self._space_subscription = self.create_subscription(
-            message_type(messages.EMBEDDING_SPACE_TYPE), "embedding_space", self._on_space, LATCHED_QOS
+            message_type(messages.EMBEDDING_SPACE_TYPE),
+            "embedding_space",
+            self._door.guarded("space", self.resolve_topic_name("embedding_space"), self._on_space),
+            LATCHED_QOS,
         )
         self._update_timer = self.create_timer(
-            0.2, self._update_detectors, clock=Clock(clock_type=ClockType.STEADY_TIME)
+            0.2, self._door.timed("detectors", self._update_detectors), clock=Clock(clock_type=ClockType.STEADY_TIME)
         )
         self._is_made = True
 
     def activate(self) -> None:
-        for sensor in sorted(self._topics):
-            self._subscribe(sensor)
+        self._subscribe_to_sensors()
         steady = Clock(clock_type=ClockType.STEADY_TIME)
         self._active_timers = [
             self.create_timer(1.0, self._publish_diagnostics, clock=steady),
-            self.create_timer(POLL_PERIOD, self._watch, clock=steady),
+            self.create_timer(POLL_PERIOD, self._door.timed("embedding", self._watch), clock=steady),
         ]
 
     def deactivate(self) -> list[Publisher]:
@@ -125,7 +129,7 @@ class DetectorNode(ManagedNode):
         if self._tracker is not None:
             self._publish(self._tracker.restart())
         self._report_fault(self._watchdog.restart())
-        self._backlog = Backlog()
+        self._backlog, self._gate = Backlog(), StampGate()
         self._assembler.restart()
         self._waiting_ticks.clear()
         return [self._event_publisher] if time.monotonic() - self._last_published < ACKNOWLEDGEMENT_TIMEOUT else []
@@ -142,47 +146,68 @@ class DetectorNode(ManagedNode):
 
     # --- the space, prompts and parameters
 
+    @property
+    def _space_id(self) -> str:
+        return self._space.id if self._space is not None else ""
+
+    @property
+    def _encoders(self) -> Mapping[str, str]:
+        return self._space.encoders if self._space is not None else {}
+
+    @property
+    def _sensors(self) -> Mapping[str, str]:
+        return self._space.sensors if self._space is not None else {}
+
     def _on_space(self, message: Any) -> None:
-        earlier = self._sensors
-        self._sensors = {s.name: s.modality for s in message.sensors if s.modality in message.modalities}
-        for sensor in self._sensors or message.modalities:
-            self._topics.add(sensor)
-            if self.is_active:
-                self._subscribe(sensor)
-        self._watchdog.longest_hop = max((s.hop for s in message.sensors), default=0.0)
-        self._phrase_requests.restart()  # a new embedder may have started
-        encoders = messages.encoders_from_message(message)
-        changed, self._encoders = encoders != self._encoders, encoders
-        if message.id != self._space_id:
-            if self._space_id:
-                self.get_logger().warning(
-                    f"the space changed from {self._space_id} to {message.id}: event tracking starts again"
-                )
+        before, space = self._space, received_space(message)
+        if before is None or not space.is_same(before):
             self._process(self._backlog.flush())
             self._end_events()
-            self._space_id, self._tracker, self._needs_configuration = message.id, None, True
-            self._phrase_vectors, self._phrase_competences, self._phrase_objects = {}, {}, {}
-            self._phrase_suggestions = {}
-            self._prompt_detector = None
-            try:
-                find_calibration(self._values["prompt.calibration"], self._space_id, self._encoders)
-            except SensebindError as error:
-                self.get_logger().error(f"{error}; continuing without a calibration")
-                self._values = {**self._values, "prompt.calibration": NO_CALIBRATION}
-            self._update_detectors()
-        elif changed or self._sensors != earlier:  # other modalities or sensors of the same space
-            if earlier.keys() - self._sensors.keys() and self._tracker is not None:
-                self.get_logger().info("the embedder has other sensors: event tracking starts again")
-                self._process(self._backlog.flush())
-                self._step(self._assembler.flush())
-                self._publish(self._tracker.restart())  # else a sensor that was removed seems to be unplugged
+        elif before.sensors.keys() - space.sensors.keys() and self._tracker is not None:
+            self.get_logger().info("the embedder has other sensors: event tracking starts again")
+            self._process(self._backlog.flush())
+            self._step(self._assembler.flush())
+            self._publish(self._tracker.restart())  # else a sensor that was removed seems to be unplugged
+        self._space = space
+        if self.is_active:
+            self._subscribe_to_sensors()
+        self._watchdog.longest_hop = space.longest_hop
+        self._phrase_requests.restart()  # a new embedder may have started
+        if before is None or not space.is_same(before):
+            self._use_space(before)
+        elif space.encoders != before.encoders or space.sensors != before.sensors:
             self._needs_configuration = True
             self._update_detectors()
 
-    def _subscribe(self, sensor: str) -> None:
-        if sensor not in self._embedding_subscriptions and sensor != TEXT:
+    def _use_space(self, before: ReceivedSpace | None) -> None:
+        """Start anew with vectors of the space that was received. `before`: the space until now."""
+        if before is not None:
+            self._counts["spaces"] += 1
+            self.get_logger().warning(
+                f"the space changed from {before.id} to {self._space_id}: event tracking starts again",
+                throttle_duration_sec=CHANGE_LOG_PERIOD,
+            )
+        self._tracker, self._needs_configuration, self._phrases = None, True, {}
+        self._prompt_detector = None
+        try:
+            find_calibration(self._values["prompt.calibration"], self._space_id, self._encoders)
+        except SensebindError as error:
+            self.get_logger().error(f"{error}; continuing without a calibration")
+            self._values = {**self._values, "prompt.calibration": NO_CALIBRATION}
+        self._update_detectors()
+
+    def _subscribe_to_sensors(self) -> None:
+        """Receive the embeddings of the sensors of the space, and of no others."""
+        wanted = self._space.topics if self._space is not None else {FUSED}
+        for sensor in self._embedding_subscriptions.keys() - wanted:
+            self.destroy_subscription(self._embedding_subscriptions.pop(sensor))
+        for sensor in sorted(wanted - self._embedding_subscriptions.keys()):
+            topic = self.resolve_topic_name(f"embeddings/{sensor}")
             self._embedding_subscriptions[sensor] = self.create_subscription(
-                message_type(messages.EMBEDDING_TYPE), f"embeddings/{sensor}", self._on_embedding, EMBEDDING_INPUT_QOS
+                message_type(messages.EMBEDDING_TYPE),
+                f"embeddings/{sensor}",
+                self._door.guarded("embedding", topic, partial(self._on_embedding, sensor)),
+                EMBEDDING_INPUT_QOS,
             )
 
     def _validate(self, values: dict[str, Any]) -> list[str]:
@@ -213,20 +238,17 @@ class DetectorNode(ManagedNode):
         """Set the tracker's detectors if all phrases have vectors; otherwise request the missing vectors."""
         if not self._needs_configuration or not self._space_id:
             return
-        missing = sorted(set(self._required_phrases) - set(self._phrase_vectors))
+        missing = sorted(set(self._required_phrases) - set(self._phrases))
         if missing:
-            self._phrase_requests.request(missing, time.monotonic())
+            self._phrase_requests.request(missing[:MAX_PHRASES_OF_REQUEST], time.monotonic())
             return
-        self._phrase_vectors = {phrase: self._phrase_vectors[phrase] for phrase in self._required_phrases}
-        self._phrase_competences = {phrase: self._phrase_competences[phrase] for phrase in self._required_phrases}
-        self._phrase_objects = {phrase: self._phrase_objects[phrase] for phrase in self._required_phrases}
-        self._phrase_suggestions = {phrase: self._phrase_suggestions[phrase] for phrase in self._required_phrases}
+        self._phrases = {phrase: self._phrases[phrase] for phrase in self._required_phrases}
         found = make_detectors(
             self._values,
-            lambda phrases: np.stack([self._phrase_vectors[phrase] for phrase in phrases]),
+            lambda phrases: np.stack([self._phrases[phrase].vector for phrase in phrases]),
             self._sensors,
             self._competences,
-            lambda phrases: [self._phrase_objects[phrase] for phrase in phrases],
+            lambda phrases: [self._phrases[phrase].object for phrase in phrases],
             self._encoders,
         )
         self._prompt_detector = next((d for d in found if isinstance(d, PromptDetector)), None)
@@ -250,39 +272,43 @@ class DetectorNode(ManagedNode):
                 self.get_logger().warning(text)
 
     def _on_phrases_embedded(self, phrases: list[str], answer: Any) -> bool:
-        """Store the vectors of phrases. Returns whether they are of the current space."""
+        """Store the answers for phrases. Returns whether they can be used and are of the current space."""
+        service = self.resolve_service_name("embed_text")
         if not answer.success:
-            if answer.message != self._embed_text_error:
-                self._embed_text_error = answer.message
-                self.get_logger().error(f"the phrases of the prompts could not be embedded: {answer.message}")
+            reason = printable(answer.message, MAX_REASON_LENGTH)
+            self._door.refuse("answer.failed", f"{service}: the phrases of the prompts could not be embedded: {reason}")
             return False
-        self._embed_text_error = ""
-        if any(embedding.space != self._space_id for embedding in answer.embeddings):
+        try:
+            if self._space is None:
+                return False
+            found = received_phrases(answer, len(phrases), self._space)
+        except RefusedMessage as error:
+            self._door.refuse(f"answer.{error.cause}", f"{service}: an answer was refused: {error}")
+            return False
+        if any(phrase.space != self._space_id for phrase in found):
             return False  # the embedder changed its space meanwhile: `_on_space` starts another request
-        competences = messages.competences_from_messages(answer.competences)
-        nearest = messages.nearest_from_messages(answer.competences)
-        objects = list(answer.objects) or [""] * len(phrases)  # an embedder that locates none may send none
-        for at, (phrase, embedding) in enumerate(zip(phrases, answer.embeddings, strict=True)):
-            self._phrase_vectors[phrase] = messages.embedding_from_message(embedding).vector
-            self._phrase_objects[phrase] = objects[at]
-            self._phrase_competences[phrase] = {m: float(values[at]) for m, values in competences.items()}
-            self._phrase_suggestions[phrase] = {m: own[at] for m, own in nearest.items() if at < len(own)}
+        self._phrases.update(zip(phrases, found, strict=True))
         self._update_detectors()
         return True
 
     def _competences(self, phrases: Sequence[str]) -> dict[str, list[float]]:
         """Modality → its competence for each of N phrases."""
-        of_phrases = [self._phrase_competences[phrase] for phrase in phrases]
+        of_phrases = [self._phrases[phrase].competences for phrase in phrases]
         return {m: [of.get(m, 1.0) for of in of_phrases] for m in {m for of in of_phrases for m in of}}
 
     # --- embeddings in, events out
 
-    def _on_embedding(self, message: Any) -> None:
-        embedding = messages.embedding_from_message(message)
+    def _on_embedding(self, sensor: str, message: Any) -> None:
+        topic, now = f"embeddings/{sensor}", time.monotonic()
+        self._gaps.add(topic, message.sequence, lambda: self.count_publishers(self.resolve_topic_name(topic)))
+        embedding = received_embedding(message, self._space, sensor)
+        if not self._gate.accept(embedding.tick, now):
+            seconds = embedding.tick / SECOND
+            raise RefusedMessage("time", f"the stamp {seconds:.0f} s is more than an hour from those of the others")
         self._counts[embedding.source] += 1
         self._present_modalities.add(embedding.modality)
         self._report_fault(self._watchdog.add(embedding))
-        if not self._backlog.hold(time.monotonic(), embedding, message.sequence):
+        if not self._backlog.hold(now, embedding, message.sequence):
             self._process([embedding])
 
     def _watch(self) -> None:
@@ -333,6 +359,7 @@ class DetectorNode(ManagedNode):
         while self._tracker is not None and self._waiting_ticks:
             tick, present = self._waiting_ticks.popleft()
             known = {s: e for s, e in present.items() if e.space == self._space_id}
+            self._counts["other_space"] += len(present) - len(known)
             if known:
                 self._publish(self._tracker.step(tick, known))
                 self._publish_scores(tick, self._tracker)
@@ -386,7 +413,7 @@ class DetectorNode(ManagedNode):
         near = {
             label: suggested_phrases(
                 [
-                    self._phrase_suggestions.get(phrase, {}).get(modality, [])
+                    self._phrases[phrase].nearest.get(modality, []) if phrase in self._phrases else []
                     for phrase in prompts[label]
                     for modality in sorted(modalities)
                 ]
@@ -416,6 +443,8 @@ class DetectorNode(ManagedNode):
             level, message = DiagnosticStatus.WARN, f"{message}; {self._unrecognisable}"
         elif self._assembler.incomplete_ticks:
             message += f"; {self._assembler.incomplete_ticks} ticks without some of their vectors"
+        if refused := self._door.warning:
+            level, message = max(level, DiagnosticStatus.WARN), f"{message}; {refused}"
         if self._watchdog.clock_stands_still:
             message += "; /clock stands still"
         values = {
@@ -424,6 +453,8 @@ class DetectorNode(ManagedNode):
             "dropped_after_stalls": self._backlog.dropped,
             "requests_repeated": self._phrase_requests.repeated,
             "incomplete_ticks": self._assembler.incomplete_ticks,
+            "lost": sum(self._gaps.lost.values()),
+            **self._door.values(),
         }
         values |= dict(sorted(self._counts.items()))
         status = diagnostic_status(self.get_fully_qualified_name(), "events", level, message, values)

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import math
+import re
 import threading
+import time
+from collections import defaultdict, deque
 from collections.abc import Mapping
 from types import MappingProxyType
 from typing import Any
 
 from diagnostic_msgs.msg import DiagnosticStatus
 
+from sensebind.fusion.core.errors import printable
 from sensebind.fusion.core.samples import SECOND
 from sensebind.fusion.core.symptoms import SYMPTOMS
 from sensebind.fusion.core.windows import MAX_CHANNELS
@@ -35,7 +39,10 @@ WARNING_COUNTERS = (
 )
 MIN_RESTARTS = 2  # in a second: the clock of a looped bag is set back once
 MAX_LOSS_RATIO = 0.05  # fraction of a topic's messages; a larger loss is a warning
-MAX_LOGGED_ERRORS = 1000  # messages that are remembered, so that each is logged once; an error may name a number
+MAX_LOGGED_ERRORS = 1000  # kinds of errors that are remembered, so that each is logged once
+MAX_ERROR_LENGTH = 1000  # characters
+VARIABLE_PARTS = re.compile(r"'[^']*'|[-+]?[0-9][0-9.]*")  # of an error: what it quotes, and numbers
+LOG_LIMIT, LOG_PERIOD = 20, 60.0  # errors of one sensor that are logged in so many seconds
 STEP_STATUSES = 30  # statuses that name a step of a clock
 
 
@@ -49,24 +56,32 @@ class Diagnostics:
         self._pipeline, self._node = pipeline, node
         self._space, self._device = pipeline.engine.space.id, registry.resolve_device(str(values["device"]))
         self._previous_counts: dict[str, dict[str, int]] = {}
-        self._lock = threading.Lock()  # guards the three below
+        self._lock = threading.Lock()  # guards the four below
         self._errors: dict[str, str] = {}  # sensor → the newest message
         self._unreported: set[str] = set()  # sensors whose newest message is in no status yet
-        self._logged_errors: dict[tuple[str, str], None] = {}  # the newest (sensor, message), in order
+        self._logged_errors: dict[tuple[str, str], None] = {}  # the newest (sensor, kind), in order
+        # Sensor → `time.monotonic()` of its newest lines in the log.
+        self._log_times: defaultdict[str, deque[float]] = defaultdict(lambda: deque(maxlen=LOG_LIMIT))
         self._fusion_timeout = float(values.get("fusion_timeout", StreamOptions().fusion_timeout))  # s
         # Sensor → stamp (ns) of the newest step of its clock, and the number of statuses since.
         self._newest_steps: dict[str, tuple[int, int]] = {}
 
     def report_error(self, sensor: str, message: str) -> bool:
-        """Record an error for the next status of a sensor. Returns whether this is its first occurrence."""
+        """Record an error for the next status of a sensor. Returns whether to log it: it is the first of its kind, and
+        not one of very many. Errors that differ only in numbers and in what they quote are of one kind."""
+        kind, now = VARIABLE_PARTS.sub("", message), time.monotonic()
         with self._lock:
-            self._errors[sensor] = message
+            self._errors[sensor] = printable(message, MAX_ERROR_LENGTH)
             self._unreported.add(sensor)
-            first = (sensor, message) not in self._logged_errors
-            self._logged_errors[sensor, message] = None
+            first = (sensor, kind) not in self._logged_errors
+            self._logged_errors[sensor, kind] = None
             if len(self._logged_errors) > MAX_LOGGED_ERRORS:
                 del self._logged_errors[next(iter(self._logged_errors))]
-        return first
+            times = self._log_times[sensor]
+            if not first or (len(times) == LOG_LIMIT and now - times[0] < LOG_PERIOD):
+                return False
+            times.append(now)
+        return True
 
     def statuses(
         self, sensors: SensorSubscriptions, period: float = 1.0, problems: Mapping[str, str] = MappingProxyType({})

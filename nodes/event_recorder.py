@@ -23,6 +23,8 @@ from sensebind.fusion.core.errors import ConfigError
 from sensebind.fusion.core.events import Event, EventPhase
 from sensebind.fusion.core.parameters import options_with_values
 from sensebind.fusion.io import messages
+from sensebind.fusion.io.received.events import received_event
+from sensebind.nodes.door import Door
 from sensebind.nodes.support.diagnostic_status import diagnostic_array, diagnostic_status
 from sensebind.nodes.support.managed_node import ManagedNode, serve
 from sensebind.nodes.support.message_types import message_type
@@ -60,6 +62,7 @@ class EventRecorderNode(ManagedNode):
     def configure(self, values: dict[str, Any]) -> None:
         self._options = options_with_values(EventRecorderOptions(), values)
         self._counts, self._problem = Counter(), ""
+        self._door = Door(self)
         message_type(messages.EVENT_TYPE)  # fails here if it is not installed
         try:
             service = message_type(SNAPSHOT_TYPE)
@@ -75,8 +78,9 @@ class EventRecorderNode(ManagedNode):
 
     def activate(self) -> None:
         steady = Clock(clock_type=ClockType.STEADY_TIME)
+        on_event = self._door.guarded("event", self.resolve_topic_name("events"), self._on_event)
         self._subscription = self.create_subscription(
-            message_type(messages.EVENT_TYPE), "events", self._on_event, NEW_EVENTS_QOS
+            message_type(messages.EVENT_TYPE), "events", on_event, NEW_EVENTS_QOS
         )
         self._timers_active = [
             self.create_timer(0.05, self._request_if_due, clock=steady),
@@ -105,7 +109,7 @@ class EventRecorderNode(ManagedNode):
     # --- events in, requests out
 
     def _on_event(self, message: Any) -> None:
-        event = messages.event_from_message(message)
+        event = received_event(message)
         options = self._options
         if event.phase is not EventPhase.ONSET or (
             (options.event_kinds and event.kind.name.lower() not in options.event_kinds)
@@ -172,7 +176,10 @@ class EventRecorderNode(ManagedNode):
         level, message = DiagnosticStatus.OK, f"{self._counts['snapshots']} snapshots"
         if self._problem:
             level, message = DiagnosticStatus.WARN, self._problem
-        values = {name: self._counts[name] for name in OUTCOMES} | {"service": self._options.snapshot_service}
+        if refused := self._door.warning:
+            level, message = DiagnosticStatus.WARN, f"{message}; {refused}"
+        values: dict[str, Any] = {name: self._counts[name] for name in OUTCOMES}
+        values |= {**self._door.values(), "service": self._options.snapshot_service}
         status = diagnostic_status(self.get_fully_qualified_name(), "snapshots", level, message, values)
         self._diagnostics_publisher.publish(diagnostic_array(self, status))
 

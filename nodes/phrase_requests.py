@@ -74,7 +74,7 @@ class PhraseRequests:
         if future not in self._open_calls:
             return
         self._open_calls.remove(future)
-        is_used = self._on_answer(phrases, future.result())
+        is_used = future.exception() is None and self._on_answer(phrases, future.result())
         if phrases == self._phrases:
             self._phrases = [] if is_used else self._phrases
             self._next_request = requested_at + RETRY_PERIOD

@@ -15,6 +15,7 @@ from sensebind.fusion.core.samples import IMAGE_MODALITIES, Calibration, Sample
 from sensebind.fusion.io.messages import IMU_TYPE
 from sensebind.fusion.io.sensor_messages.sample_decoder import SampleDecoder, data_topic, select_message_type
 from sensebind.fusion.io.sensor_options import RAW_TRANSPORT, SensorOptions
+from sensebind.nodes.door import error_text
 from sensebind.nodes.support.message_types import message_type
 from sensebind.nodes.support.qos import LATCHED_QOS, SENSOR_DATA_QOS, sensor_data_qos
 from sensebind.nodes.support.rclpy_compat import HAS_MESSAGE_INFO, SubscriptionEventCallbacks, UnsupportedEventTypeError
@@ -132,20 +133,23 @@ class SensorSubscriptions:
         def on_message(message: Any) -> None:
             self._arrived[sensor] += 1
             try:
-                samples = decoder.decode(message, self._node.get_clock().now().nanoseconds)
-            except EncodingError as error:
-                self._undecodable[sensor] += 1
-                self._on_error(sensor, f"topic '{name}': {error}")
-            else:
-                for sample in samples:
+                for sample in decoder.decode(message, self._node.get_clock().now().nanoseconds):
                     self._on_sample(sample)
+            except Exception as error:
+                self._undecodable[sensor] += 1
+                refuse(error)
 
         def on_info(message: Any) -> None:
             try:
                 if decoder.apply_side_message(message, self._node.get_clock().now().nanoseconds):
                     self._on_calibration(sensor, decoder.calibration)
-            except EncodingError as error:
-                self._on_error(sensor, f"topic '{name}': {error}")
+            except Exception as error:
+                refuse(error)
+
+        def refuse(error: Exception) -> None:
+            """No error of a message may end the node; an `EncodingError` says what to do."""
+            text = str(error) if isinstance(error, EncodingError) else f"a message was refused: {error_text(error)}"
+            self._on_error(sensor, f"topic '{name}': {text}")
 
         self._subscribe(options, type_name, topic, on_message)
         for side in decoder.side_topics(options.topic_name):

@@ -1,4 +1,4 @@
-"""Groups the embeddings of several topics by tick: DDS keeps no order between topics."""
+"""Groups the embeddings of several topics by tick: DDS keeps no order between topics. Refuses wrong stamps."""
 
 from __future__ import annotations
 
@@ -6,6 +6,34 @@ from sensebind.fusion.core.embeddings import FUSED, Embedding
 from sensebind.fusion.core.samples import SECOND
 
 MIN_JUMP_BACK = 2 * SECOND  # ns; a topic that goes back by more than this and the timeout means that time jumped back
+
+MAX_STEP = 3600 * SECOND  # ns from one embedding to the next; more is a wrong stamp, or a jump of the clock
+CONFIRMATION = 2.0  # s in which no embedding has a stamp near the earlier ones after such a jump
+
+
+class StampGate:
+    """Refuses embeddings whose stamps are more than an hour from the others: one of them would seem to be a jump of the
+    clock, and all events would end.
+
+    If the clock has really jumped so far, no embedding has an earlier stamp any more: after `CONFIRMATION` the new time
+    is accepted. After a pause, stamps may be later by the time that has passed. It reads no clock.
+    """
+
+    def __init__(self) -> None:
+        self._newest: tuple[int, float] | None = None  # tick in ns, and steady time in s, of the last one accepted
+        self._odd: tuple[int, float] | None = None  # the same, of the first one after it that is far from it
+
+    def accept(self, tick: int, now: float) -> bool:
+        """Whether an embedding with this tick (ns) can be used. `now`: steady time in s."""
+        if self._newest is not None:
+            step, elapsed = tick - self._newest[0], round((now - self._newest[1]) * SECOND)
+            if abs(step) > MAX_STEP and abs(step - elapsed) > MAX_STEP:
+                if self._odd is None or abs(tick - self._odd[0]) > MAX_STEP:
+                    self._odd = tick, now
+                if now - max(self._odd[1], self._newest[1]) < CONFIRMATION:
+                    return False
+        self._newest, self._odd = (tick, now), None
+        return True
 
 
 class TickAssembler:

@@ -10,9 +10,12 @@ from pathlib import Path
 _CONTROL = re.compile("[\x00-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028\u2029\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
 
 
-def printable(text: object) -> str:
-    """Text from outside for one line of a terminal or a log: control characters as escapes, such as \\n and \\x1b."""
-    return _CONTROL.sub(lambda found: found[0].encode("unicode_escape").decode(), str(text))
+def printable(text: object, limit: int | None = None) -> str:
+    """Text from outside for one line of a terminal or a log: control characters as escapes, such as \\n and \\x1b. What
+    is longer than `limit` characters is cut, so that it cannot fill a log."""
+    whole = str(text)
+    shown = _CONTROL.sub(lambda found: found[0].encode("unicode_escape").decode(), whole[:limit])
+    return shown if limit is None or len(whole) <= limit else f"{shown}… ({len(whole)} characters)"
 
 
 class SensebindError(Exception):

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import errno
+import math
 import os
+import socket
 import stat
+import time
 from collections import Counter
 from ipaddress import ip_address
 from pathlib import Path
@@ -15,9 +18,12 @@ from zmq.auth import load_certificate, load_certificates
 from zmq.auth.thread import ThreadAuthenticator
 from zmq.utils.monitor import recv_monitor_message
 
-from sensebind.fusion.core.errors import SensebindError
+from sensebind.fusion.core.errors import SensebindError, printable
 
 ZAP_DOMAIN = "sensebind"  # domain name for authentication (ZAP, rfc.zeromq.org/spec/27)
+MAX_PORT = 65535
+MAX_SOCKET_PATH = 107  # bytes, of Linux
+DROP_WARNING_PERIOD = 60.0  # s after messages were dropped in which `drop_warning` names it
 CONNECTION_EVENT_NAMES: dict[int, str] = {  # the other events of the monitor count as refused
     zmq.EVENT_ACCEPTED: "opened",
     zmq.EVENT_DISCONNECTED: "closed",
@@ -32,14 +38,17 @@ class ZmqPublisherError(SensebindError):
 def is_local(address: str) -> bool:
     """Whether only programs on the same machine can connect to this address: loopback, or a file.
 
-    Raises `ZmqPublisherError` for an address that is neither ``tcp://HOST:PORT`` nor ``ipc://PATH``.
+    Raises `ZmqPublisherError` for an address that is neither ``tcp://HOST:PORT`` nor ``ipc://PATH``, and for a port
+    that no computer has: ZeroMQ would use another one.
     """
-    if address.startswith("ipc://") and len(address) > len("ipc://"):
+    if address.startswith("ipc://") and len(address) > len("ipc://") and address.isprintable():
         return True
     host, _, port = address.removeprefix("tcp://").rpartition(":")
-    if not address.startswith("tcp://") or not host or not (port == "*" or port.isdecimal()):
+    is_port = port == "*" or (port.isascii() and port.isdecimal() and 1 <= int(port[:6]) <= MAX_PORT)
+    if not address.startswith("tcp://") or not host or not is_port or any(c.isspace() for c in address):
         raise ZmqPublisherError(
-            f"parameter 'address' must be like tcp://127.0.0.1:7447 or ipc:///tmp/sensebind, not '{address}'"
+            f"parameter 'address' must be like tcp://127.0.0.1:7447, with a port of 1 to {MAX_PORT} or *, or like "
+            f"ipc:///tmp/sensebind, not '{printable(address, 200)}'"
         )
     host = host.removeprefix("[").removesuffix("]")
     if host == "localhost":
@@ -48,6 +57,56 @@ def is_local(address: str) -> bool:
         return ip_address(host).is_loopback
     except ValueError:
         return False  # *, or the name of an interface or a host
+
+
+def free_socket_path(address: str) -> Path | None:
+    """The path of an address ``ipc://PATH``, at which a socket can be made now; None for an address without a file.
+
+    A socket of this user on which no program listens is removed: a bridge that was killed has left it. ZeroMQ would
+    remove any file. Raises `ZmqPublisherError` if something else is there, or a program listens.
+    """
+    name = address.removeprefix("ipc://")
+    if not address.startswith("ipc://") or name == "*" or name.startswith("@"):
+        return None
+    path = Path(name)
+    if len(os.fsencode(name)) > MAX_SOCKET_PATH:
+        raise _path_error(address, f"a path of a socket has at most {MAX_SOCKET_PATH} bytes")
+    if not path.parent.is_dir():
+        raise _path_error(address, f"'{path.parent}' is no folder: make it, or name another one")
+    try:
+        found = os.lstat(path)
+    except FileNotFoundError:
+        return path
+    except OSError as error:
+        raise _path_error(address, str(error.strerror)) from error
+    if not stat.S_ISSOCK(found.st_mode):
+        raise _path_error(address, "there is something that is not a socket, and it is kept: name another path")
+    if _is_served(path):
+        raise ZmqPublisherError(f"address '{address}' is in use, perhaps by another bridge: stop it, or set 'address'")
+    if found.st_uid != os.geteuid():
+        raise _path_error(address, "there is a socket of another user: name another path")
+    try:
+        path.unlink()
+    except OSError as error:
+        raise _path_error(address, f"an old socket cannot be removed: {error.strerror}") from error
+    return path
+
+
+def _path_error(address: str, reason: str) -> ZmqPublisherError:
+    return ZmqPublisherError(f"parameter 'address': cannot bind to '{address}': {reason}")
+
+
+def _is_served(path: Path) -> bool:
+    """Whether a program listens on a socket. Also true if that is not known."""
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
+        probe.settimeout(1.0)
+        try:
+            probe.connect(os.fspath(path))
+        except (ConnectionRefusedError, FileNotFoundError):
+            return False
+        except OSError:
+            return True
+    return True
 
 
 class ZmqPublisher:
@@ -77,13 +136,19 @@ class ZmqPublisher:
                 "`sensebind keys` and set 'secret_key' and 'authorized_keys', or bind to tcp://127.0.0.1"
             )
         self._counts: Counter[str] = Counter()
+        self._last_drop = -math.inf  # time.monotonic()
+        self._path = free_socket_path(address)
+        self._file: tuple[int, int] | None = None  # device and inode of the file of the socket
         self.encrypted = keys is not None
         self._context = zmq.Context()
+        self._is_closed = False
         self._authenticator: ThreadAuthenticator | None = None
         self._socket = self._context.socket(zmq.PUB)
         self._socket.setsockopt(zmq.LINGER, 0)
         if queue_size is not None:
             self._socket.setsockopt(zmq.SNDHWM, queue_size)
+        # With this option, `send` raises `zmq.Again` if the queue of a client is full; without, it drops in silence.
+        self._socket.setsockopt(zmq.XPUB_NODROP, 1)
         self._socket.setsockopt(zmq.IPV6, int("[" in address))
         self._monitor = self._socket.get_monitor_socket(
             zmq.EVENT_ACCEPTED
@@ -100,6 +165,8 @@ class ZmqPublisher:
         except BaseException:
             self.close()
             raise
+        if self._path is not None:
+            self._file = _file_at(self._path)
         endpoint = self._socket.getsockopt(zmq.LAST_ENDPOINT)
         self.endpoint = endpoint.decode() if isinstance(endpoint, bytes) else str(endpoint)
 
@@ -112,8 +179,19 @@ class ZmqPublisher:
         self.close()
 
     def send(self, topic: bytes, payload: bytes) -> None:
-        """Send a message to every client that subscribes to this topic. Does not block."""
-        self._socket.send_multipart([topic, payload])
+        """Send a message to every client that subscribes to this topic. Does not block.
+
+        A client whose queue is full does not get it, nor further ones until it has read some. ZeroMQ does not report
+        how many: only the first one is noticed and counted, as `queue_full`. The client sees all in `sequence`.
+        """
+        try:
+            self._socket.send_multipart([topic, payload], zmq.DONTWAIT)
+        except zmq.Again:
+            self._socket.setsockopt(zmq.XPUB_NODROP, 0)
+            self._socket.send_multipart([topic, payload], zmq.DONTWAIT)  # to the other clients
+            self._socket.setsockopt(zmq.XPUB_NODROP, 1)
+            self._counts["queue_full"] += 1
+            self._last_drop = time.monotonic()
         self._counts[topic.decode()] += 1
 
     def poll_connection_events(self) -> Counter[str]:
@@ -126,9 +204,20 @@ class ZmqPublisher:
 
     @property
     def counts(self) -> Counter[str]:
-        """A copy of the counts since the start: messages by topic; connections `opened`, `closed`, `accepted` and
-        `refused`, up to the last `poll_connection_events`."""
+        """A copy of the counts since the start: messages by topic; `queue_full`, how often the queue of a client
+        became full, after which messages to it were dropped; connections `opened`, `closed`, `accepted` and `refused`,
+        up to the last `poll_connection_events`."""
         return self._counts.copy()
+
+    @property
+    def drop_warning(self) -> str:
+        """What to do about messages that were dropped in the last minute; empty if none were."""
+        if time.monotonic() - self._last_drop > DROP_WARNING_PERIOD:
+            return ""
+        return (
+            "a client reads too slowly, and messages to it were dropped: make it faster, let it subscribe to fewer "
+            "topics, or set 'client_queue_size'"
+        )
 
     @property
     def client_count(self) -> int:
@@ -136,7 +225,11 @@ class ZmqPublisher:
         return self._counts["opened"] - self._counts["closed"]
 
     def close(self) -> None:
-        """Close the socket and free the address at once. Messages that wait for clients are dropped."""
+        """Close the socket, free the address at once and remove its file. Messages that wait for clients are dropped.
+        Nothing happens if it is closed."""
+        if self._is_closed:
+            return
+        self._is_closed = True
         self._socket.disable_monitor()
         self._monitor.close(linger=0)
         self._socket.close(linger=0)
@@ -144,6 +237,8 @@ class ZmqPublisher:
             self._authenticator.stop()
             self._authenticator = None
         self._context.term()
+        if self._path is not None and self._file is not None and self._file == _file_at(self._path):
+            self._path.unlink(missing_ok=True)
 
     def _enable_curve(self, public: bytes, secret: bytes, authorized_keys: str) -> None:
         self._authenticator = ThreadAuthenticator(self._context)
@@ -170,6 +265,15 @@ class ZmqPublisher:
             else:
                 message = f"parameter 'address': cannot bind to '{address}': {error.strerror}"
             raise ZmqPublisherError(message) from error
+
+
+def _file_at(path: Path) -> tuple[int, int] | None:
+    """Device and inode of a file; None if there is none."""
+    try:
+        found = os.lstat(path)
+    except OSError:
+        return None
+    return found.st_dev, found.st_ino
 
 
 def is_readable_by_others(secret_key: str | Path) -> bool:

@@ -18,12 +18,13 @@ from rclpy.publisher import Publisher
 from sensebind.fusion.config import build
 from sensebind.fusion.config.parameters import sensor_options, sensors_of
 from sensebind.fusion.core.embeddings import FUSED, Embedding
+from sensebind.fusion.core.errors import printable
 from sensebind.fusion.core.samples import Sample
 from sensebind.fusion.inference.engine import Engine, Failure
 from sensebind.fusion.io import messages
 from sensebind.fusion.stream.pipeline import Output
 from sensebind.fusion.stream.scheduler import Scheduler
-from sensebind.nodes.diagnostics import Diagnostics
+from sensebind.nodes.diagnostics import MAX_ERROR_LENGTH, Diagnostics
 from sensebind.nodes.subscriptions import SensorSubscriptions
 from sensebind.nodes.support.diagnostic_status import diagnostic_array
 from sensebind.nodes.support.message_types import RosMessageFactory, message_type
@@ -162,9 +163,9 @@ class RobotStreams:
     # --- errors and diagnostics
 
     def _report_error(self, sensor: str, message: str) -> None:
-        """Log each message once; diagnostics repeat it while the error persists. Called from both threads."""
+        """Log each kind of error once; diagnostics repeat it while it persists. Called from both threads."""
         if self._diagnostics.report_error(sensor, message):
-            self._node.get_logger().error(message)
+            self._node.get_logger().error(printable(message, MAX_ERROR_LENGTH))
 
     def _publish_diagnostics(self) -> None:
         if self._subscriptions is None:

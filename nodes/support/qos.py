@@ -30,6 +30,13 @@ EVENT_QOS = QoSProfile(
     reliability=QoSReliabilityPolicy.RELIABLE,
     durability=QoSDurabilityPolicy.TRANSIENT_LOCAL,
 )
+# For a node that must not lose the events of a burst: many labels may begin at one tick.
+EVENT_INPUT_QOS = QoSProfile(
+    history=QoSHistoryPolicy.KEEP_LAST,
+    depth=1000,
+    reliability=QoSReliabilityPolicy.RELIABLE,
+    durability=QoSDurabilityPolicy.TRANSIENT_LOCAL,
+)
 # For subscribers that must not receive the events before they started.
 NEW_EVENTS_QOS = QoSProfile(
     history=QoSHistoryPolicy.KEEP_LAST,

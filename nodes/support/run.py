@@ -20,11 +20,12 @@ from rclpy.publisher import Publisher
 from rclpy.signals import SignalHandlerOptions
 
 from sensebind.fusion.config.files import section_names
-from sensebind.fusion.core.errors import SensebindError
+from sensebind.fusion.core.errors import SensebindError, printable
 from sensebind.nodes.support.parameter_files import parameter_files
 
 N = TypeVar("N", bound=Node)
 ACKNOWLEDGEMENT_TIMEOUT = 1.0  # s in which the last messages of a node may reach its subscribers
+MAX_LINE_LENGTH = 2000  # characters of a line in the log
 ACKNOWLEDGEMENT_POLL = Duration(seconds=0.05)  # rclpy holds the interpreter lock while it waits
 
 
@@ -161,12 +162,13 @@ class RosLogHandler(logging.Handler):
 
     def emit(self, record: logging.LogRecord) -> None:
         with suppress(Exception):  # as all handlers: a message must not end the program
+            text = printable(record.getMessage(), MAX_LINE_LENGTH)  # it may quote a message or a file
             if record.levelno >= logging.ERROR:  # rclpy wants one line of code for each level
-                self._logger.error(record.getMessage())
+                self._logger.error(text)
             elif record.levelno >= logging.WARNING:
-                self._logger.warning(record.getMessage())
+                self._logger.warning(text)
             else:
-                self._logger.info(record.getMessage())
+                self._logger.info(text)
 
 
 @contextmanager

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import socket as socket_module
 import stat
 import subprocess
 import sys
@@ -21,7 +22,7 @@ import zmq
 from zmq.auth import load_certificate
 
 from helpers.paths import ROOT
-from helpers.ros_processes import Executable, Peer, parameter_arguments, peer, ros_environment, running
+from helpers.ros_processes import PATIENCE, Executable, Peer, parameter_arguments, peer, ros_environment, running
 from sensebind.commands import keys
 from sensebind.fusion.core.embeddings import FUSED, Embedding, l2_normalize
 from sensebind.fusion.core.events import Event, EventKind, EventPhase, Evidence
@@ -207,11 +208,48 @@ def test_an_address_is_local_only_if_no_other_machine_can_reach_it(address: str,
 
 
 @pytest.mark.parametrize(
-    "address", ["", "127.0.0.1:7447", "tcp://127.0.0.1", "tcp://:7447", "udp://127.0.0.1:7447", "ipc://"]
+    "address",
+    [
+        *("", "127.0.0.1:7447", "tcp://127.0.0.1", "tcp://:7447", "udp://127.0.0.1:7447", "ipc://"),
+        *("tcp://127.0.0.1:99999", "tcp://127.0.0.1:0", "tcp://127.0.0.1:-1", "tcp://127.0.0.1:٧٤٤٧"),
+        *("tcp://127.0.0.1:" + "9" * 10_000, "tcp://127.0.0.1:7447\n[ERROR] forged", "ipc:///tmp/a\nb"),
+    ],
 )
 def test_an_address_of_another_form_is_refused(address: str) -> None:
     with pytest.raises(ZmqPublisherError, match="'address'"):
         ZmqPublisher(address)
+
+
+def test_a_path_is_bound_only_if_nothing_is_lost_there(tmp_path: Path) -> None:
+    path = tmp_path / "bridge"
+    for make_it in (lambda: path.write_text("notes"), path.mkdir, lambda: path.symlink_to(tmp_path / "elsewhere")):
+        make_it()
+        with pytest.raises(ZmqPublisherError, match="is kept"):
+            ZmqPublisher(f"ipc://{path}")
+        assert os.path.lexists(path)
+        path.rmdir() if path.is_dir() else path.unlink()
+    for missing in (tmp_path / "no folder" / "bridge", tmp_path / ("x" * 120)):
+        with pytest.raises(ZmqPublisherError, match="no folder|107 bytes"):
+            ZmqPublisher(f"ipc://{missing}")
+
+
+def test_a_socket_that_a_killed_bridge_left_is_replaced_one_in_use_is_not_and_none_is_left_behind(
+    tmp_path: Path,
+) -> None:
+    path = tmp_path / "bridge"
+    left = socket_module.socket(socket_module.AF_UNIX)
+    left.bind(str(path))
+    left.close()  # its file stays, as after SIGKILL
+    with ZmqPublisher(f"ipc://{path}") as publisher:
+        with pytest.raises(ZmqPublisherError, match="in use"):
+            ZmqPublisher(f"ipc://{path}")
+        with subscriber(publisher.endpoint) as client:
+            began = time.monotonic()
+            while not client.poll(20):
+                publisher.send(b"event", b"x")
+                assert time.monotonic() - began < 10
+    assert not path.exists()
+    publisher.close()  # a second time
 
 
 def test_an_address_in_use_is_reported_and_a_closed_one_is_free_at_once() -> None:
@@ -234,8 +272,40 @@ def test_a_slow_client_loses_messages_and_does_not_delay_the_publisher() -> None
         for _ in range(3000):
             publisher.send(b"event", bytes(100_000))
         assert time.monotonic() - began < 5
+        assert publisher.counts["queue_full"] >= 1 and "too slowly" in publisher.drop_warning
         publisher.poll_connection_events()
         assert publisher.client_count == 1
+
+
+def test_a_reader_detects_each_message_that_was_dropped_for_it() -> None:
+    """The example in the documentation: what it receives and what it reports as lost is all that was sent."""
+    count = 20_000
+    with ZmqPublisher(ANY_PORT, queue_size=10) as publisher:
+        example = ROOT / "docs" / "examples" / "zmq_client.py"
+        process = Executable([sys.executable, "-u", str(example), publisher.endpoint], os.environ)
+        try:
+            began = time.monotonic()
+            while "ONSET" not in process.output:
+                publisher.send(*encode(event(), 0))
+                time.sleep(0.02)
+                assert time.monotonic() - began < 20 * PATIENCE and process.is_running, process.output
+            time.sleep(0.5)
+            first = process.output.count("ONSET")
+            for number in range(1, count):
+                publisher.send(*encode(event(), number))
+            time.sleep(0.5)
+            deadline = time.monotonic() + 20 * PATIENCE
+            lost = received = 0
+            while lost + received < count and time.monotonic() < deadline:
+                publisher.send(*encode(event(), count))  # the next one that arrives shows the last gap
+                time.sleep(0.1)
+                lines = list(process.lines)
+                lost = sum(int(line.split()[1]) for line in lines if line.startswith("event: "))
+                received = sum("ONSET" in line for line in lines) - first
+        finally:
+            process.kill()
+    assert lost > 0 and publisher.counts["queue_full"] > 0
+    assert received + lost >= count
 
 
 def test_keys_are_created_in_pairs_and_secret_keys_are_private(

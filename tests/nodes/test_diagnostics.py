@@ -17,7 +17,7 @@ from diagnostic_msgs.msg import DiagnosticStatus
 from sensebind.fusion.core.samples import SECOND
 from sensebind.fusion.stream.clock_steps import CommonStep
 from sensebind.fusion.stream.statistics import SensorStatistics
-from sensebind.nodes.diagnostics import MAX_LOGGED_ERRORS, STEP_STATUSES, Diagnostics
+from sensebind.nodes.diagnostics import LOG_LIMIT, MAX_ERROR_LENGTH, MAX_LOGGED_ERRORS, STEP_STATUSES, Diagnostics
 
 
 class FakePipeline:
@@ -76,10 +76,10 @@ def test_an_error_that_several_threads_report_is_new_once() -> None:
 
     def report() -> int:
         start.wait()
-        return sum(diagnostics.report_error("vision", f"error {i}") for i in range(500))
+        return sum(diagnostics.report_error("vision", "error" * (i % 10)) for i in range(500))
 
     with ThreadPoolExecutor(4) as pool:
-        assert sum(thread.result() for thread in [pool.submit(report) for _ in range(4)]) == 500
+        assert sum(thread.result() for thread in [pool.submit(report) for _ in range(4)]) == 10
 
 
 def test_the_age_of_the_newest_window_is_unknown_until_a_sample_arrives_after_a_restart() -> None:
@@ -107,9 +107,22 @@ def test_claims_beyond_the_limits_jumping_stamps_and_failed_checks_are_named_wit
 def test_errors_without_end_take_bounded_memory() -> None:
     diagnostics = FakePipeline().diagnostics
     for number in range(3 * MAX_LOGGED_ERRORS):
-        assert diagnostics.report_error("vision", f"message {number}")
-    assert diagnostics.report_error("vision", "message 0"), "forgotten"
-    assert not diagnostics.report_error("vision", f"message {3 * MAX_LOGGED_ERRORS - 1}")
+        diagnostics.report_error("vision", "x" * number)
+    assert len(diagnostics._logged_errors) == MAX_LOGGED_ERRORS
+
+
+def test_errors_that_differ_only_in_numbers_and_quotes_are_one_line_of_the_log_and_others_are_limited() -> None:
+    diagnostics = FakePipeline().diagnostics
+    assert [diagnostics.report_error("vision", f"{n} rows of '{n * 'x'}'") for n in range(100)].count(True) == 1
+    assert [diagnostics.report_error("vision", "z" * n) for n in range(1, 100)].count(True) == LOG_LIMIT - 1
+    assert diagnostics.report_error("audio", "z"), "another sensor has lines of its own"
+
+
+def test_an_error_cannot_forge_a_line_or_fill_the_status() -> None:
+    pipeline = FakePipeline()
+    pipeline.diagnostics.report_error("vision", "encoding '\n[ERROR] forged\x1b[31m" + "x" * 10**6)
+    _, message = pipeline.status(samples=3)
+    assert message.isprintable() and len(message) < MAX_ERROR_LENGTH + 100
 
 
 def test_the_clock_offset_is_unknown_while_no_samples_arrive() -> None:

@@ -84,6 +84,16 @@ class TextEncoder(nn.Module, ABC):
         device = next(self.parameters()).device
         return torch.cat([self(*(t.to(device) for t in self._tokens(part))).float().cpu() for part in parts])
 
+    def _check_tokens(self, tokens: Tensor) -> None:
+        """Raise `SpaceError` for a token that the network does not have: on a GPU, it would end the process."""
+        # The table of the tokens is the largest one; the others are of positions.
+        size = max((part.num_embeddings for part in self.modules() if isinstance(part, nn.Embedding)), default=0)
+        if size and int(tokens.max()) >= size:
+            raise SpaceError(
+                f"the tokenizer gives token {int(tokens.max())}, but the model has {size}: they are not of one model. "
+                "Fetch the model again, with its tokenizer"
+            )
+
     def sentence(self, phrase: str) -> str:
         """A phrase as the tokenizer gets it."""
         sentence = apply_template(self.card.templates[0], phrase)
@@ -99,6 +109,7 @@ class TextEncoder(nn.Module, ABC):
                 max_length=self.max_tokens,
                 return_tensors="pt",
             )
+        self._check_tokens(tokens["input_ids"])
         return [tokens[name] for name in ("input_ids", "attention_mask") if name in tokens]
 
 

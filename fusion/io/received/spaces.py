@@ -1,0 +1,76 @@
+"""Checks of sensebind_msgs/EmbeddingSpace."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from sensebind.fusion.core.embeddings import FUSED
+from sensebind.fusion.core.samples import TEXT
+from sensebind.fusion.io.messages import encoders_from_message
+from sensebind.fusion.io.received.values import (
+    MAX_DIMENSION,
+    RefusedMessage,
+    checked_count,
+    checked_name,
+    checked_number,
+    checked_text,
+)
+
+MAX_SENSORS = 256  # of one robot; also the most topics of embeddings that a node subscribes to
+MAX_MODALITIES = 64
+MAX_LICENCE_LENGTH = 10_000  # characters
+MAX_PERIOD = 3600.0  # s, of windows and hops
+
+
+@dataclass(frozen=True, slots=True)
+class ReceivedSpace:
+    """What the nodes need of an EmbeddingSpace. `sensors`: sensor → its modality, of those whose embeddings are
+    published. `longest_hop` in s; 0 without sensors."""
+
+    id: str
+    dimension: int
+    modalities: tuple[str, ...]
+    encoders: Mapping[str, str]  # modality → id of its encoder
+    sensors: Mapping[str, str]
+    longest_hop: float
+
+    def is_same(self, other: ReceivedSpace | None) -> bool:
+        """Whether vectors of both can be compared."""
+        return other is not None and (self.id, self.dimension) == (other.id, other.dimension)
+
+    @property
+    def topics(self) -> set[str]:
+        """The names of the topics of embeddings: the sensors; in a message without sensors, the modalities."""
+        return {*self.sensors, FUSED} if self.sensors else {*self.modalities, FUSED} - {TEXT}
+
+
+def received_space(message: Any) -> ReceivedSpace:
+    """The space in a sensebind_msgs/EmbeddingSpace of this version or an older one. Raises `RefusedMessage`."""
+    space_id = checked_text(message.id, "id")
+    dimension = int(checked_number(message.dimension, "dimension", 1, MAX_DIMENSION))
+    modalities = tuple(
+        checked_name(name, "a modality") for name in checked_count(message.modalities, "modalities", MAX_MODALITIES)
+    )
+    if not modalities or len(set(modalities)) != len(modalities) or FUSED in modalities:
+        raise RefusedMessage("name", f"modalities '{', '.join(modalities)}' are not one or more different names")
+    checked_count(message.licence, "licence", MAX_LICENCE_LENGTH)
+    for field in ("encoders", "logit_scales", "logit_biases"):
+        values = getattr(message, field, ())
+        if len(values) not in (0, len(modalities)):
+            raise RefusedMessage("size", f"{field} has {len(values)} items, and there are {len(modalities)} modalities")
+        for value in values:
+            _ = checked_text(value, field, empty=True) if field == "encoders" else checked_number(value, field)
+    sensors, hops = {}, [0.0]
+    for sensor in checked_count(message.sensors, "sensors", MAX_SENSORS):
+        name = checked_name(sensor.name, "a sensor")
+        modality = checked_name(sensor.modality, f"the modality of {name}")
+        checked_text(sensor.topic, "the topic of a sensor", empty=True)
+        checked_number(sensor.window_length, f"the window of {name}", 0, MAX_PERIOD)
+        hops.append(checked_number(sensor.hop, f"the hop of {name}", 0, MAX_PERIOD))
+        if name in (FUSED, TEXT) or name in sensors:
+            raise RefusedMessage("name", f"two sensors have the name '{name}', or it is reserved")
+        sensors[name] = modality
+    published = {name: modality for name, modality in sensors.items() if modality in modalities}
+    return ReceivedSpace(space_id, dimension, modalities, encoders_from_message(message), published, max(hops))
