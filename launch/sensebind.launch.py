@@ -15,7 +15,7 @@ from launch_ros.utilities import make_namespace_absolute, prefix_namespace
 
 from launch import LaunchContext, LaunchDescription
 from sensebind.fusion.config.files import shipped_parameter_file
-from sensebind.fusion.io.messages import sibling_topic
+from sensebind.fusion.io.topic_names import sibling_topic
 from sensebind.nodes.support.parameter_files import make_node_files
 from sensebind.nodes.support.transport import fastdds_environment
 

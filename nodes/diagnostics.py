@@ -4,20 +4,18 @@ from __future__ import annotations
 
 import math
 import threading
-from collections import defaultdict, deque
 from collections.abc import Mapping
-from statistics import median
 from types import MappingProxyType
 from typing import Any
 
 from diagnostic_msgs.msg import DiagnosticStatus
 
-from sensebind.fusion.core.samples import SECOND, Sample
+from sensebind.fusion.core.samples import SECOND
 from sensebind.fusion.core.symptoms import SYMPTOMS
 from sensebind.fusion.models import registry
-from sensebind.fusion.stream.clocks import clock_text
 from sensebind.fusion.stream.options import StreamOptions
 from sensebind.fusion.stream.pipeline import Pipeline
+from sensebind.fusion.stream.stamp_warnings import clock_text, stamp_warnings
 from sensebind.fusion.stream.statistics import SAMPLE_DROPS, WINDOW_DROPS, SensorStatistics
 from sensebind.nodes.subscriptions import SensorSubscriptions
 from sensebind.nodes.support.diagnostic_status import diagnostic_status
@@ -28,10 +26,12 @@ OK, WARN, ERROR, STALE = (
     DiagnosticStatus.ERROR,
     DiagnosticStatus.STALE,
 )
-WARNING_COUNTERS = ("unstamped", "invalid", "late", "outlier", "overflow", "overload", "expired", "coverage", *SYMPTOMS)
+WARNING_COUNTERS = (
+    *("unstamped", "invalid", "late", "outlier", "overflow", "overload", "expired", "coverage", "unfused", "burst"),
+    *SYMPTOMS,
+)
 MAX_LOSS_RATIO = 0.05  # fraction of a topic's messages; a larger loss is a warning
 MAX_LOGGED_ERRORS = 1000  # messages that are remembered, so that each is logged once; an error may name a number
-CLOCK_OFFSETS = 100  # newest samples whose clock offset counts
 
 
 class Diagnostics:
@@ -49,8 +49,6 @@ class Diagnostics:
         self._unreported: set[str] = set()  # sensors whose newest message is in no status yet
         self._logged_errors: dict[tuple[str, str], None] = {}  # the newest (sensor, message), in order
         self._fusion_timeout = float(values.get("fusion_timeout", StreamOptions().fusion_timeout))  # s
-        # Sensor → arrival minus stamp of its newest samples, in seconds.
-        self._clock_offsets: defaultdict[str, deque[float]] = defaultdict(lambda: deque(maxlen=CLOCK_OFFSETS))
 
     def report_error(self, sensor: str, message: str) -> bool:
         """Record an error for the next status of a sensor. Returns whether this is its first occurrence."""
@@ -62,10 +60,6 @@ class Diagnostics:
             if len(self._logged_errors) > MAX_LOGGED_ERRORS:
                 del self._logged_errors[next(iter(self._logged_errors))]
         return first
-
-    def sample_arrived(self, sample: Sample, now: int) -> None:
-        """Record the clock offset of a sample. `now`: the node's time in ns. Call it where `statuses` is called."""
-        self._clock_offsets[sample.sensor].append((now - sample.end) / SECOND)
 
     def statuses(
         self, sensors: SensorSubscriptions, period: float = 1.0, problems: Mapping[str, str] = MappingProxyType({})
@@ -85,7 +79,7 @@ class Diagnostics:
         new = {name: count - before.get(name, 0) for name, count in counts.items()}
         self._previous_counts[sensor] = counts
         level, message = self._level_and_message(sensor, new, sensors, problem, statistics)
-        offsets = self._clock_offsets.pop(sensor, ())
+        offset = statistics.clock_offset if new.get("samples") else None
         # Unknown after a restart until a sample arrives.
         known = statistics.newest_stamp and statistics.last_embedded_tick
         age = (statistics.newest_stamp - statistics.last_embedded_tick) / SECOND if known else float("nan")
@@ -96,7 +90,7 @@ class Diagnostics:
             "rate_out_hz": round(new.get("embedded", 0) / period, 2),
             "behind_newest_s": round(statistics.lag, 3),
             "newest_window_age_s": round(age, 3),
-            "clock_offset_s": round(median(offsets), 3) if offsets else math.nan,
+            "clock_offset_s": math.nan if offset is None else round(offset, 3),
             "coverage_mean": round(statistics.coverage_mean(), 3),
             "latency_p50_ms": latency["p50"],
             "latency_p99_ms": latency["p99"],
@@ -129,18 +123,10 @@ class Diagnostics:
         if not arrived:
             return STALE, problem or f"no messages arrive on {sensors.topics.get(sensor, 'its topic')}"
         if statistics.clock_differs:
-            return ERROR, clock_text(sensor, statistics.clock_offset or 0.0)
+            return ERROR, clock_text(sensor, statistics.behind_others or 0.0)
         warnings = [f"{name} {new[name]}" for name in WARNING_COUNTERS if new.get(name)]
-        if new.get("unstamped"):
-            warnings.append(f"messages have no stamp: set {sensor}.stamps: received to use the times of arrival")
-        if new.get("unfused"):
-            warnings.append(
-                f"unfused {new['unfused']}: stamps are {statistics.lag:.2f} s behind those of another sensor, and "
-                f"fusion waits {self._fusion_timeout:g} s; compare clock_offset_s of the sensors, and set "
-                f"{sensor}.time_offset or fusion_timeout"
-            )
-        if new.get("burst"):
-            warnings.append(f"burst {new['burst']}: readings share a stamp; they were spread up to the next one")
+        counts = {**new, "clock": 0}  # its clock does not differ now
+        warnings += stamp_warnings(sensor, counts, statistics.behind_others, self._fusion_timeout)
         warnings += sensors.warnings(sensor)
         warnings += [problem] if problem else []
         return (WARN, ", ".join(warnings)) if warnings else (OK, "OK")

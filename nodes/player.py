@@ -29,7 +29,7 @@ from sensebind.fusion.config.parameters import PlayerNodeOptions
 from sensebind.fusion.core.errors import ConfigError
 from sensebind.fusion.core.parameters import options_with_values, parameters_of
 from sensebind.fusion.core.samples import SECOND, to_ns
-from sensebind.fusion.io.recordings import Recording, Topic
+from sensebind.fusion.io.recordings import Recording, Selection, Topic
 from sensebind.nodes.support.message_types import message_type
 from sensebind.nodes.support.parameter_files import warn_of_unused_sections
 from sensebind.nodes.support.ros_parameters import NODE_ARGUMENTS, EmptyListParametersMixin, ParameterGuard, declare
@@ -134,7 +134,7 @@ class PlayerNode(EmptyListParametersMixin, Node):
         self._clock_published_at = 0.0  # time.monotonic() of the last clock message
         self._sent = self._late_count = 0
         self._max_lateness = 0.0  # s, the largest delay of a message
-        with Recording(self._options.recording) as recording:
+        with Recording(self._options.recording, Selection(topics=tuple(self._options.topics))) as recording:
             self._advertise(recording)
 
     def play(self, stop: StopFlag) -> None:
@@ -162,21 +162,9 @@ class PlayerNode(EmptyListParametersMixin, Node):
     # --- before playing
 
     def _advertise(self, recording: Recording) -> None:
-        topics = [
-            t
-            for t in recording.topics
-            if t.message_count and not (t.name == CLOCK_TOPIC and self._clock_publisher is not None)
-        ]
-        wanted = {name.strip("/") for name in self._options.topics}
-        unknown = wanted - {t.name.strip("/") for t in topics}
-        if unknown:
-            raise ConfigError(
-                f"parameter 'topics' names {', '.join(sorted(unknown))}, but '{self._options.recording}' has "
-                f"messages only on {', '.join(t.name for t in topics)}"
-            )
         absent: dict[str, list[str]] = {}
-        for topic in topics:
-            if wanted and topic.name.strip("/") not in wanted:
+        for topic in recording.topics:
+            if topic.name == CLOCK_TOPIC and self._clock_publisher is not None:
                 continue
             try:
                 kind = message_type(topic.type)
@@ -196,7 +184,8 @@ class PlayerNode(EmptyListParametersMixin, Node):
             )
         if not self._topics:
             raise ConfigError(
-                f"'{self._options.recording}' contains no message that can be played: see the warnings above"
+                f"'{self._options.recording}' contains no message that can be played: see the warnings above. A "
+                f"recorded {CLOCK_TOPIC} is played only with the parameter 'clock' false"
             )
 
     def _wait_for_subscribers(self, stop: StopFlag) -> None:

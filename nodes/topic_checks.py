@@ -12,7 +12,7 @@ from rclpy.validate_full_topic_name import validate_full_topic_name
 from sensebind.fusion.core.errors import ConfigError
 from sensebind.fusion.core.samples import IMAGE_MODALITIES, IMU
 from sensebind.fusion.io import messages
-from sensebind.fusion.io.sample_decoder import MESSAGE_TYPES, data_topic, select_message_type
+from sensebind.fusion.io.sensor_messages.sample_decoder import MESSAGE_TYPES, data_topic, select_message_type
 from sensebind.fusion.io.sensor_options import COMPRESSED_TRANSPORT, RAW_TRANSPORT, SensorOptions
 
 SILENT_CHECKS = 8  # checks after which the log names the sensors of which no message has arrived

@@ -35,6 +35,7 @@ from sensebind.fusion.events.novelty import NoveltyDetector
 from sensebind.fusion.events.prompt import PromptDetector
 from sensebind.fusion.inference.options import EngineOptions
 from sensebind.fusion.io.sensor_options import SensorOptions
+from sensebind.fusion.io.topic_names import bare_name
 from sensebind.fusion.models.registry import SpaceOptions
 from sensebind.fusion.stream.options import StreamOptions
 
@@ -484,7 +485,7 @@ def sensor_warnings(values: Mapping[str, Any]) -> list[str]:
         for name in names:
             options = sensor_options(values, modality, name)
             numbers = options.fields if modality not in SENSOR_MODALITIES else ()
-            key = (modality, options.topic_name.strip("/"), options.transport, options.audio_format.channel, *numbers)
+            key = (modality, bare_name(options.topic_name), options.transport, options.audio_format.channel, *numbers)
             sources.setdefault(key, []).append(name)
     for (modality, topic, *_), sensors in sources.items():
         if len(sensors) > 1:

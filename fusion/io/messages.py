@@ -1,4 +1,4 @@
-"""Converts sensor messages to samples, and embeddings and events to messages and back.
+"""The types of messages, and embeddings and events as messages. `sensor_messages` turns messages into samples.
 
 This module imports neither rclpy nor rosbags. The message objects of both have the fields of the definitions, so one
 function reads both. Functions that make messages take a `MessageFactory`, which makes the objects of one library.
@@ -16,7 +16,7 @@ import numpy.typing as npt
 
 from sensebind.fusion.core.embeddings import Activity, DetectedObject, Embedding
 from sensebind.fusion.core.events import Event, EventKind, EventPhase, Evidence, Score
-from sensebind.fusion.core.samples import SECOND, Calibration, Frame, Reading, Sample
+from sensebind.fusion.core.samples import SECOND
 from sensebind.fusion.core.space import Space, encoder_ids
 from sensebind.fusion.core.windows import WindowSpec
 
@@ -38,6 +38,9 @@ PROMPT_SCORES = "sensebind_msgs/msg/PromptScores"
 PROMPT_SCORE = "sensebind_msgs/msg/PromptScore"
 MODALITY_SCORE = "sensebind_msgs/msg/ModalityScore"
 MODALITY_COMPETENCE = "sensebind_msgs/msg/ModalityCompetence"
+
+VIDEO_TYPES = (COMPRESSED_VIDEO_TYPE, FFMPEG_PACKET_TYPE)
+VIDEO_TRANSPORTS = {"ffmpeg": FFMPEG_PACKET_TYPE, "foxglove": COMPRESSED_VIDEO_TYPE}  # image_transport's plugins
 
 Region = tuple[int, int, int, int]  # x, y, width, height in pixels
 Message = Any  # an object of a class that rclpy or rosbags generates; the classes have no common base
@@ -61,107 +64,6 @@ def stamp_to_ns(time: Message) -> int:
 def stamp_message(message_factory: MessageFactory, stamp: int) -> Message:
     """Int nanoseconds → builtin_interfaces/Time."""
     return message_factory.make("builtin_interfaces/msg/Time", sec=stamp // SECOND, nanosec=stamp % SECOND)
-
-
-def image_sample(modality: str, message: Message) -> Sample:
-    """sensor_msgs/Image → a sample that shares the message's memory."""
-    return Sample(
-        modality,
-        stamp_to_ns(message.header.stamp),
-        Frame(
-            np.frombuffer(message.data, np.uint8),
-            message.encoding,
-            message.height,
-            message.width,
-            message.step,
-            bool(message.is_bigendian),
-        ),
-        message.header.frame_id,
-    )
-
-
-def compressed_image_sample(modality: str, message: Message) -> Sample:
-    """sensor_msgs/CompressedImage → a sample that shares the message's memory."""
-    return Sample(
-        modality,
-        stamp_to_ns(message.header.stamp),
-        Frame(np.frombuffer(message.data, np.uint8), message.format, compressed=True),
-        message.header.frame_id,
-    )
-
-
-def compressed_video_sample(modality: str, message: Message) -> Sample:
-    """foxglove_msgs/CompressedVideo → a sample with one packet of a video, which shares the message's memory."""
-    frame = Frame(np.frombuffer(message.data, np.uint8), message.format, compressed=True)
-    return Sample(modality, stamp_to_ns(message.timestamp), frame, message.frame_id)
-
-
-def ffmpeg_packet_sample(modality: str, message: Message) -> Sample:
-    """ffmpeg_image_transport_msgs/FFMPEGPacket → a sample with one packet of a video, which shares the message's
-    memory. `encoding` is the name of a codec or of an encoder, and may have names of pixel formats after it."""
-    frame = Frame(np.frombuffer(message.data, np.uint8), message.encoding, compressed=True)
-    return Sample(modality, stamp_to_ns(message.header.stamp), frame, message.header.frame_id)
-
-
-def imu_sample(modality: str, message: Message, *, use_unmeasured: bool = False) -> Sample:
-    """sensor_msgs/Imu → acceleration x y z (m/s²), angular velocity x y z (rad/s).
-
-    A first covariance of −1 means that the sensor does not measure this quantity (sensor_msgs/Imu). Its values are
-    then NaN, unless `use_unmeasured`.
-    """
-    a, w = message.linear_acceleration, message.angular_velocity
-    values = np.array([a.x, a.y, a.z, w.x, w.y, w.z], np.float64)
-    if message.linear_acceleration_covariance[0] == -1 and not use_unmeasured:
-        values[:3] = np.nan
-    if message.angular_velocity_covariance[0] == -1 and not use_unmeasured:
-        values[3:] = np.nan
-    return Sample(modality, stamp_to_ns(message.header.stamp), Reading(values), message.header.frame_id)
-
-
-def with_camera_info(calibration: Calibration, message: Message) -> Calibration:
-    """`calibration` with its unknown values set from a sensor_msgs/CameraInfo.
-
-    The focal length is fx of K, the column of the forward axis cx. The baseline is −Tx/fx of P, if that is positive
-    (sensor_msgs/CameraInfo). K is of the full image: if the camera sends a region of it, `roi`, the column is counted
-    from its left edge, and the width is that of the region.
-    """
-    # In ROS 1 the names are capital letters.
-    k, p = (message.k, message.p) if hasattr(message, "k") else (message.K, message.P)
-    focal, tx = float(k[0]), float(p[3])
-    if not calibration.focal_length and 0 < focal < math.inf and message.width > 0:
-        left, width, centre = 0, int(message.width), float(k[2])
-        if 0 < message.roi.width < width:
-            left, width = int(message.roi.x_offset), int(message.roi.width)
-        calibration = replace(
-            calibration,
-            focal_length=focal,
-            focal_width=width,
-            principal_x=centre - left if math.isfinite(centre) else None,
-        )
-    if not calibration.baseline and tx < 0 and p[0] > 0:
-        calibration = replace(calibration, baseline=-tx / float(p[0]))
-    return calibration
-
-
-SAMPLE_CONVERTERS = {
-    IMAGE_TYPE: image_sample,
-    COMPRESSED_IMAGE_TYPE: compressed_image_sample,
-    COMPRESSED_VIDEO_TYPE: compressed_video_sample,
-    FFMPEG_PACKET_TYPE: ffmpeg_packet_sample,
-}
-VIDEO_TYPES = (COMPRESSED_VIDEO_TYPE, FFMPEG_PACKET_TYPE)
-VIDEO_TRANSPORTS = {"ffmpeg": FFMPEG_PACKET_TYPE, "foxglove": COMPRESSED_VIDEO_TYPE}  # image_transport's plugins
-
-
-def sibling_topic(topic: str, name: str) -> str:
-    """The topic `name` in the namespace of `topic`, without image_transport's suffix.
-
-    For ``camera_info``, both ``camera/image/compressed`` and ``camera/image`` give ``camera/camera_info``.
-    """
-    parts = topic.split("/")
-    if (parts[-1].startswith("compressed") or parts[-1] in VIDEO_TRANSPORTS) and len(parts) > 1:
-        parts.pop()
-    return "/".join([*parts[:-1], name])
 
 
 def header_message(message_factory: MessageFactory, stamp: int, frame_id: str = "") -> Message:

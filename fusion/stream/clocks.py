@@ -72,6 +72,10 @@ class SensorClocks:
         return not clock.differs
 
     def offset(self, sensor: str) -> int | None:
+        """The offset of a sensor over its last second, in ns. None: not known."""
+        return self._clocks[sensor].offset if sensor in self._clocks else None
+
+    def behind_others(self, sensor: str) -> int | None:
         """How far the stamps of a sensor are behind those of the others, in ns; negative: ahead. None: not known."""
         clock = self._clocks.get(sensor)
         if clock is None:
@@ -129,27 +133,3 @@ class SensorClocks:
         nearest = min((middle for _, middle in middles), key=abs)
         _, largest = max(middles, key=lambda item: (item[0], -abs(item[1])))
         return nearest if abs(nearest) <= SAME_CLOCK else largest
-
-
-def clock_text(sensor: str, offset: float) -> str:
-    """What a sensor whose clock differs means, and what mends it. `offset` (s): how far its stamps are behind those of
-    the others; negative: ahead."""
-    hint = ""
-    if 36.5 < -offset < 37.5:
-        hint = " (37 s: its stamps are TAI, not UTC)"
-    elif offset > 1e8:
-        hint = " (they may count from the start of the device)"
-    return (
-        f"its clock differs: its stamps are {abs(offset):.3f} s {'behind' if offset > 0 else 'ahead of'} those of the "
-        f"other sensors{hint}, so its samples are not used. Synchronise the clocks, or set {sensor}.time_offset: "
-        f"{offset:.3f}, or {sensor}.stamps: received"
-    )
-
-
-def late_text(sensor: str, offset: float, unfused: int, fusion_timeout: float) -> str:
-    """What windows that came too late to be fused mean, and what mends it. `offset` (s): as in `clock_text`."""
-    return (
-        f"{unfused} windows were not fused: its messages arrive {offset:.2f} s later after their stamps than those of "
-        f"the other sensors, and fusion waits {fusion_timeout:g} s. If the stamps are right, set fusion_timeout: "
-        f"{offset + 0.5:.1f} or more; if they are wrong, {sensor}.time_offset: {offset:.3f}"
-    )

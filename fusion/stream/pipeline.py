@@ -169,6 +169,7 @@ class Pipeline:
                 newest_stamp=state.newest_stamp or 0,
                 last_embedded_tick=totals[sensor][2],
                 clock_offset=None if state.clock_offset is None else state.clock_offset / SECOND,
+                behind_others=None if state.behind_others is None else state.behind_others / SECOND,
                 clock_differs=state.clock_differs,
                 lag=0.0 if state.newest_stamp is None else (newest - state.newest_stamp) / SECOND,
                 open_samples=state.open_samples,

@@ -33,7 +33,8 @@ class SensorStatistics:
     coverage_sum: float = 0.0
     newest_stamp: int = 0  # ns, end of the newest sample
     last_embedded_tick: int = 0  # ns, end of the newest embedded window
-    clock_offset: float | None = None  # s by which the stamps are behind those of the others; None: not known
+    clock_offset: float | None = None  # s, the time of arrival minus the stamp; None: not known
+    behind_others: float | None = None  # s by which the stamps are behind those of the others; None: not known
     clock_differs: bool = False  # whether the clock is not that of the others, so that samples are not used
     lag: float = 0.0  # s from the newest sample of this sensor to the newest of all
     open_samples: int = 0  # samples that no window has used yet
@@ -71,7 +72,7 @@ class SensorStatistics:
             "samples_without_window": self.without_window(),
             "symptoms": self.dropped(SYMPTOMS),
             "spread": self.counts["burst"],
-            "behind_others_s": None if self.clock_offset is None else round(self.clock_offset, 3),
+            "behind_others_s": None if self.behind_others is None else round(self.behind_others, 3),
             "gaps": self.counts["gaps"],
             "unfused": self.counts["unfused"],
             "restarts": self.counts["restarts"],

@@ -63,13 +63,15 @@ class QueueState:
 @dataclass(frozen=True, slots=True)
 class WindowingState:
     """One sensor's windowing so far: counters by name, the sum of all windows' coverage, the end of the newest sample
-    (ns; None: no sample yet); how far its stamps are behind those of the other sensors (ns; None: not known); whether
-    its clock differs, so that its samples are rejected; and how many samples no window has used yet."""
+    (ns; None: no sample yet); the time of arrival minus the stamp (ns; None: not known); how far its stamps are behind
+    those of the other sensors (ns; None: not known); whether its clock differs, so that its samples are rejected; and
+    how many samples no window has used yet."""
 
     counts: Counter[str]
     coverage_sum: float
     newest_stamp: int | None
     clock_offset: int | None = None
+    behind_others: int | None = None
     clock_differs: bool = False
     open_samples: int = 0
 
@@ -216,6 +218,7 @@ class WindowQueue:
                     w.coverage_sum,
                     w.newest_stamp,
                     self._clocks.offset(name),
+                    self._clocks.behind_others(name),
                     self._clocks.differs(name),
                     w.open_samples,
                 )

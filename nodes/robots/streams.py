@@ -123,7 +123,6 @@ class RobotStreams:
         if self._scheduler is None:
             return  # deactivated since this message arrived
         self._last_arrival[sample.sensor] = time.monotonic()
-        self._diagnostics.sample_arrived(sample, self._node.get_clock().now().nanoseconds)
         if self.pipeline.accept(sample):
             self._scheduler.notify()
 

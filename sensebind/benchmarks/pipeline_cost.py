@@ -19,7 +19,7 @@ from sensebind.fusion.core.encodings import decode_depth, decode_rgb, decode_the
 from sensebind.fusion.core.samples import AUDIO, DEPTH, IMU, SECOND, THERMAL, VISION, Frame, Sample
 from sensebind.fusion.core.windows import Window, WindowSpec
 from sensebind.fusion.health.checks import SensorHealthMonitor
-from sensebind.fusion.io.audio_messages import AudioMessageDecoder
+from sensebind.fusion.io.sensor_messages.audio import AudioMessageDecoder
 from sensebind.fusion.preprocess import audio, depth, image, imu
 from sensebind.fusion.preprocess import thermal as heat
 from sensebind.fusion.preprocess.resampling import resample_audio
@@ -138,7 +138,8 @@ def _measure_cameras(seconds: float, count: int) -> float:
 
 def _messages(modality: str, seconds: float) -> Iterator[Callable[[], Sample]]:
     """Messages as a subscriber receives them: functions without arguments, each decodes one message to a sample."""
-    from sensebind.fusion.io import messages
+    from sensebind.fusion.io.sensor_messages.images import image_sample
+    from sensebind.fusion.io.sensor_messages.imu import imu_sample
     from sensebind.fusion.io.sensor_options import AudioFormat
 
     noise = np.random.default_rng(0)
@@ -160,10 +161,10 @@ def _messages(modality: str, seconds: float) -> Iterator[Callable[[], Sample]]:
                 linear_acceleration_covariance=[0.0],
                 angular_velocity_covariance=[0.0],
             )
-            yield partial(messages.imu_sample, IMU, message)
+            yield partial(imu_sample, IMU, message)
         else:
             message = SimpleNamespace(header=header, **images[index % len(images)])
-            yield partial(messages.image_sample, modality, message)
+            yield partial(image_sample, modality, message)
 
 
 def _only_sample(microphone: AudioMessageDecoder, message: SimpleNamespace) -> Sample:

@@ -25,7 +25,7 @@ from sensebind.fusion.core.space import Space, TrainedWindow
 from sensebind.fusion.core.windows import Window
 from sensebind.fusion.io import messages
 from sensebind.fusion.io.recordings import RosbagsMessageFactory
-from sensebind.fusion.io.sample_decoder import SampleDecoder
+from sensebind.fusion.io.sensor_messages.sample_decoder import SampleDecoder
 from sensebind.fusion.io.sensor_options import SensorOptions
 from sensebind.fusion.models.starter.space import StarterSpace
 from sensebind.fusion.stream.drivers import process_samples

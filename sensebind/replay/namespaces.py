@@ -9,6 +9,7 @@ from typing import Any
 from sensebind.fusion.config.parameters import OWN_PARAMETERS, robots_of, sensor_options, sensors_of
 from sensebind.fusion.core.errors import ConfigError
 from sensebind.fusion.io.recordings import Recording, Topic
+from sensebind.fusion.io.topic_names import bare_name
 
 LOG = logging.getLogger(__name__)
 
@@ -57,7 +58,7 @@ class RobotRecording:
             if options.has_explicit_topic:
                 given["topic"] = options.topic_name
             for name, topic in given.items():
-                full = f"{self.namespace}/{topic.strip('/')}"
+                full = f"{self.namespace}/{bare_name(topic)}"
                 if topic and not topic.startswith("/") and any(n == full or n.startswith(f"{full}/") for n in names):
                     found[f"{sensor}.{name}"] = full
         return found

@@ -13,10 +13,10 @@ from sensebind.fusion.core.errors import ConfigError
 from sensebind.fusion.core.samples import IMU, SECOND, Calibration, Sample, to_ns
 from sensebind.fusion.inference.engine import Failure
 from sensebind.fusion.io.messages import stamp_to_ns
-from sensebind.fusion.io.numeric_messages import other_imu_half
 from sensebind.fusion.io.recordings import Recording
-from sensebind.fusion.io.sample_decoder import SampleDecoder, data_topic
+from sensebind.fusion.io.sensor_messages.sample_decoder import SampleDecoder, data_topic
 from sensebind.fusion.io.sensor_options import RECEIVED_STAMPS, SensorOptions
+from sensebind.fusion.io.topic_names import bare_name, other_imu_half
 from sensebind.fusion.io.topic_selection import TopicSelection
 from sensebind.fusion.stream.drivers import process_samples
 from sensebind.fusion.stream.pipeline import Output, Pipeline
@@ -82,7 +82,7 @@ class SampleReader:
                     f"sensor '{sensor}' is read from topic '{wanted}', but the recording has only: "
                     f"{', '.join(self._topic_types)}; set '{sensor}.topic' to one of them"
                 )
-            if name.strip("/") != wanted.strip("/"):
+            if bare_name(name) != bare_name(wanted):
                 reason = f"compressed form of {wanted}, by {sensor}.transport"
             reason += self._how_it_is_read(options, name)
             self._options[sensor], self.topics[sensor], self.topic_reasons[sensor] = options, name, reason
@@ -202,9 +202,8 @@ class SampleReader:
         for sensor, topic in self.topics.items():
             if self._options[sensor].stamps != RECEIVED_STAMPS:
                 sensors[topic].append(sensor)
-        unreadable = dict(self._recording.unreadable_counts)  # the messages are read again, and counted then
         behind, missing, start = set[str](), set(sensors), None
-        for topic, _, received, message in self._recording.messages(list(sensors)):
+        for topic, _, received, message in self._recording.peek(list(sensors)):
             start = received if start is None else start
             header = getattr(message, "header", None)
             stamp = 0 if header is None else stamp_to_ns(header.stamp)
@@ -218,7 +217,6 @@ class SampleReader:
                 self._topics_before_clock.add(topic)
             if not behind and (not missing or received - start > CLOCK_SEARCH):
                 break
-        self._recording.unreadable_counts = unreadable
         self._first_stamps = found
         return found
 
@@ -229,7 +227,7 @@ class SampleReader:
 
     def _topic_named(self, topic: str) -> str | None:
         """The topic's name in the recording, compared without slashes at the ends; None if there is none."""
-        return next((name for name in self._topic_types if name.strip("/") == topic.strip("/")), None)
+        return next((name for name in self._topic_types if bare_name(name) == bare_name(topic)), None)
 
 
 def process_recording(

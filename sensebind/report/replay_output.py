@@ -23,9 +23,8 @@ from sensebind.fusion.events.prompt import PromptDetector
 from sensebind.fusion.io import messages
 from sensebind.fusion.io.ground_truth import LabelSpan
 from sensebind.fusion.io.recordings import BagWriter, require_writable_bag
-from sensebind.fusion.stream.clocks import clock_text, late_text
 from sensebind.fusion.stream.pipeline import Output, Pipeline
-from sensebind.fusion.stream.statistics import SensorStatistics
+from sensebind.fusion.stream.stamp_warnings import stamp_warnings
 from sensebind.replay.reader import MAX_LATENCY
 from sensebind.replay.session import Replay, Settings, prompt_warnings
 from sensebind.report.annotated_images import AnnotatedImages
@@ -205,10 +204,13 @@ def _write_files(
     sensors = sensors_of(settings.embedder)
     present = {embedding.modality for embedding in writer.embeddings}
     losses = replay.losses(pipeline)
+    timeout = float(settings.embedder["fusion_timeout"])
     warnings = [
-        *sample_warnings(statistics, float(settings.embedder["fusion_timeout"])),
-        *prompt_warnings(detectors, space, present),
+        f"{sensor}: {text}"
+        for sensor, own in statistics.items()
+        for text in stamp_warnings(sensor, own.counts, own.behind_others, timeout)
     ]
+    warnings += prompt_warnings(detectors, space, present)
     data = ReportData(
         title=replay.recording.path.resolve().name,
         recording=replay.recording.path.resolve().name,
@@ -291,30 +293,3 @@ def stamp_range(replay: Replay, pipeline: Pipeline) -> tuple[int, int]:
     if abs(pipeline.reference_offset() or 0) <= MAX_LATENCY:  # the first sensor started later than the recording
         return replay.start, replay.end
     return first, first + replay.end - replay.start
-
-
-def sample_warnings(statistics: Mapping[str, SensorStatistics], fusion_timeout: float) -> list[str]:
-    """What is wrong with the stamps and the clock of each sensor, with what mends it."""
-    found = []
-    for sensor, own in statistics.items():
-        if unstamped := own.counts["unstamped"]:
-            found.append(
-                f"{sensor}: {unstamped} of {own.counts['samples']} messages have no stamp in their header and were "
-                f"dropped: make the driver set the stamp, or set {sensor}.stamps: received to use the times at which "
-                "they were received"
-            )
-        if clock := own.counts["clock"]:
-            found.append(
-                f"{sensor}: {clock} of {own.counts['samples']} samples: {clock_text(sensor, own.clock_offset or 0.0)}"
-            )
-        elif own.counts["unfused"] and (own.clock_offset or 0.0) > fusion_timeout / 2:
-            found.append(
-                f"{sensor}: {late_text(sensor, own.clock_offset or 0.0, own.counts['unfused'], fusion_timeout)}"
-            )
-        if spread := own.counts["burst"]:
-            found.append(
-                f"{sensor}: {spread} of {own.counts['samples']} readings have the stamp of the reading before them, as "
-                "from a buffer of the device: they were spread evenly up to the next stamp. Make the driver stamp each "
-                "reading"
-            )
-    return found

@@ -12,9 +12,10 @@ import pytest
 from helpers.scripted_modalities import CONCEPTS, DOG, PROMPTS, ROOM, SIZE, SPACE, ScriptedModalities, embed_text
 from sensebind.fusion.core.embeddings import Embedding
 from sensebind.fusion.core.events import Evidence, Score
-from sensebind.fusion.events.prompt import PromptDetector, PromptOptions, best_similarities
+from sensebind.fusion.events.prompt import PromptDetector, PromptOptions
 from sensebind.fusion.events.prompt_calibration import PromptCalibration
 from sensebind.fusion.events.prompt_classifiers import ModalityClassifiers, PromptClassifiers
+from sensebind.fusion.events.proposals.naming import best_similarities
 from sensebind.training.calibration import collect_examples, with_calibration
 from sensebind.training.prompt_classifiers import train_prompt_classifiers
 

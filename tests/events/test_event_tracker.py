@@ -33,7 +33,8 @@ from sensebind.fusion.events.disagreement import DisagreementDetector, Disagreem
 from sensebind.fusion.events.evidence import RunningBaseline, pool_scores
 from sensebind.fusion.events.lifecycle import EventLifecycle, LifecycleOptions
 from sensebind.fusion.events.novelty import NoveltyDetector, NoveltyOptions, add_prototype, nearest_neighbour_distance
-from sensebind.fusion.events.prompt import PromptDetector, PromptOptions, background_z_score, best_similarities
+from sensebind.fusion.events.prompt import PromptDetector, PromptOptions, background_z_score
+from sensebind.fusion.events.proposals.naming import best_similarities
 from sensebind.fusion.events.tracker import EventTracker
 
 

@@ -15,6 +15,7 @@ import numpy.typing as npt
 from sensebind.fusion.core.samples import SECOND
 from sensebind.fusion.io import messages
 from sensebind.fusion.io.recordings import BagWriter
+from sensebind.fusion.io.topic_names import sibling_topic
 from sensebind.simulation.messages import SIMULATION_START, camera_info_message, image_message
 
 COLOUR_PIXELS = np.dstack([np.tile(np.arange(64, dtype=np.uint8) * 4, (48, 1)), np.full((48, 64, 2), 90, np.uint8)])
@@ -77,7 +78,7 @@ def record(folder: Path, topics: Sequence[Images]) -> Path:
             bag.write(own.topic, kind, stamp, _message(bag, own, stamp))
             if own.info_width:
                 info = camera_info_message(bag.message_factory, stamp, own.frame_id, (own.info_width, 48))
-                bag.write(messages.sibling_topic(own.topic, "camera_info"), messages.CAMERA_INFO_TYPE, stamp, info)
+                bag.write(sibling_topic(own.topic, "camera_info"), messages.CAMERA_INFO_TYPE, stamp, info)
     return folder
 
 

@@ -10,8 +10,8 @@ from rosbags.typesys.store import Typestore
 
 from sensebind.fusion.core.samples import SECOND
 from sensebind.fusion.io import messages as m
-from sensebind.fusion.io.audio_messages import AUDIO_INFO_TYPE
 from sensebind.fusion.io.recordings import RosbagsMessageFactory
+from sensebind.fusion.io.sensor_messages.audio import AUDIO_INFO_TYPE
 from sensebind.simulation.messages import camera_info_message, image_message
 
 AUDIO_DATA, AUDIO_STAMPED = "audio_common_msgs/msg/AudioData", "audio_common_msgs/msg/AudioStamped"

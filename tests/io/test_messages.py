@@ -14,11 +14,10 @@ import pytest
 from rosbags.rosbag2 import StoragePlugin, Writer
 from rosbags.typesys import Stores, get_types_from_msg, get_typestore
 
-from helpers.sensor_messages import camera_info
 from helpers.toy_space import ToySpace
 from sensebind.fusion.core.embeddings import FUSED, DetectedObject, Embedding, l2_normalize
 from sensebind.fusion.core.events import Event, EventKind, EventPhase, Evidence, Score
-from sensebind.fusion.core.samples import SECOND, Calibration
+from sensebind.fusion.core.samples import SECOND
 from sensebind.fusion.core.windows import WindowSpec
 from sensebind.fusion.io import messages
 from sensebind.fusion.io.recordings import Recording, RosbagsMessageFactory, typestore
@@ -249,16 +248,3 @@ def test_a_client_of_this_version_decodes_messages_of_a_bridge_of_the_first() ->
             assert_same(found, sent)
         else:
             assert found == sent
-
-
-def test_the_forward_axis_of_a_camera_that_sends_a_region_is_counted_from_its_edge() -> None:
-    info = camera_info(width=640, focal=500.0)
-    info.k[2], info.roi.x_offset, info.roi.width = 320.0, 480, 160
-    known = messages.with_camera_info(Calibration(), info)
-    assert (known.focal_length, known.focal_width, known.principal_x) == (500.0, 160, -160.0)
-    info.roi.width = 640  # the full image
-    assert messages.with_camera_info(Calibration(), info).principal_x == 320.0
-    info.k[2] = float("nan")
-    assert messages.with_camera_info(Calibration(), info).principal_x is None
-    info.k[0] = float("inf")
-    assert messages.with_camera_info(Calibration(), info) == Calibration()

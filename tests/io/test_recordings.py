@@ -199,7 +199,8 @@ def test_unreadable_messages_cause_one_warning_and_do_not_affect_other_topics(
         caplog.at_level(logging.WARNING, "sensebind"),
     ):
         assert [topic for topic, *_ in recording.messages(["/text"])] == ["/text"]
-        assert not caplog.records and not recording.unreadable_counts
+        assert [topic for topic, *_ in recording.peek()] == ["/text"]
+        assert not caplog.records and not recording.unreadable_counts and not recording.losses
         assert [topic for topic, *_ in recording.messages()] == ["/text"]
         assert recording.unreadable_counts == {"/odd": 2}
         [record] = caplog.records

@@ -18,8 +18,9 @@ from sensebind.fusion.core.samples import DEPTH, SECOND, THERMAL, VISION, Frame,
 from sensebind.fusion.inference.engine import Failure
 from sensebind.fusion.io import messages as m
 from sensebind.fusion.io.recordings import BagWriter, Recording, RosbagsMessageFactory
-from sensebind.fusion.io.sample_decoder import SampleDecoder, data_topic
+from sensebind.fusion.io.sensor_messages.sample_decoder import SampleDecoder, data_topic
 from sensebind.fusion.io.sensor_options import SensorOptions
+from sensebind.fusion.io.topic_names import sibling_topic
 from sensebind.fusion.io.video import MAX_PACKETS_WITHOUT_KEYFRAME
 from sensebind.replay.reader import SampleReader
 
@@ -208,4 +209,4 @@ def test_the_transport_of_a_video_names_its_topic_and_type() -> None:
         assert options.message_type == type_name
         assert data_topic(options, "/camera/image") == f"/camera/image/{transport}"
         assert data_topic(options, f"/camera/image/{transport}") == f"/camera/image/{transport}"
-        assert m.sibling_topic(f"/camera/image/{transport}", "camera_info") == "/camera/camera_info"
+        assert sibling_topic(f"/camera/image/{transport}", "camera_info") == "/camera/camera_info"

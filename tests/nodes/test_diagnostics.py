@@ -8,14 +8,12 @@ from concurrent.futures import ThreadPoolExecutor
 from types import SimpleNamespace
 from typing import Any
 
-import numpy as np
 import pytest
 
 pytest.importorskip("rclpy", reason="rclpy is not installed here: see `sensebind doctor`")
 
 from diagnostic_msgs.msg import DiagnosticStatus
 
-from sensebind.fusion.core.samples import Reading, Sample, to_ns
 from sensebind.fusion.stream.statistics import SensorStatistics
 from sensebind.nodes.diagnostics import MAX_LOGGED_ERRORS, Diagnostics
 
@@ -27,13 +25,16 @@ class FakePipeline:
         self.counts = Counter[str]()
         self.engine = SimpleNamespace(space=SimpleNamespace(id="toy@1"))
         self.arrived, self.odd_units = 0, False
-        self.clock: float | None = None  # s, the offset of a clock that differs
+        self.behind: float | None = None  # s, of the stamps behind those of the other sensors
+        self.clock_differs = False
         self.topics = {"vision": "/camera/image"}
         self.diagnostics = Diagnostics({"device": "cpu"}, self)  # type: ignore[arg-type]
 
     def statistics(self) -> dict[str, SensorStatistics]:
-        differs = self.clock is not None
-        return {"vision": SensorStatistics(self.counts.copy(), clock_offset=self.clock, clock_differs=differs)}
+        found = SensorStatistics(
+            self.counts.copy(), clock_offset=0.02, behind_others=self.behind, clock_differs=self.clock_differs
+        )
+        return {"vision": found}
 
     def message_counts(self, modality: str) -> dict[str, int]:
         return {"arrived": self.arrived, "lost": 0, "earlier": 0}
@@ -91,16 +92,15 @@ def test_errors_without_end_take_bounded_memory() -> None:
     assert not diagnostics.report_error("vision", f"message {3 * MAX_LOGGED_ERRORS - 1}")
 
 
-def test_the_clock_offset_is_the_median_of_arrival_minus_stamp_since_the_last_status() -> None:
+def test_the_clock_offset_is_unknown_while_no_samples_arrive() -> None:
     pipeline = FakePipeline()
 
     def offset() -> float:
         (status,) = pipeline.diagnostics.statuses(pipeline)  # type: ignore[arg-type]
         return float(next(pair.value for pair in status.values if pair.key == "clock_offset_s"))
 
-    for late in (2.5, 2.6, 9.0):
-        pipeline.diagnostics.sample_arrived(Sample("vision", 10**18, Reading(np.zeros(6))), 10**18 + to_ns(late))
-    assert offset() == pytest.approx(2.6)
+    pipeline.counts["samples"] = 3
+    assert offset() == 0.02
     assert offset() != offset(), "NaN: none arrived"
 
 
@@ -110,7 +110,7 @@ def test_a_clock_that_differs_and_wrong_contents_are_in_the_status_with_the_reme
     assert pipeline.status(samples=3) == (DiagnosticStatus.WARN, "odd units")
     level, message = pipeline.status(samples=3, unstamped=3)
     assert level == DiagnosticStatus.WARN and "vision.stamps: received" in message
-    pipeline.clock = -37.0
+    pipeline.behind, pipeline.clock_differs = -37.0, True
     level, message = pipeline.status(samples=3)
     assert level == DiagnosticStatus.ERROR and "vision.time_offset: -37" in message
 
@@ -118,8 +118,10 @@ def test_a_clock_that_differs_and_wrong_contents_are_in_the_status_with_the_reme
 def test_windows_that_come_too_late_for_fusion_are_a_warning_with_the_remedy() -> None:
     pipeline = FakePipeline()
     pipeline.status(samples=3)
+    assert pipeline.status(samples=3, unfused=2) == (DiagnosticStatus.WARN, "unfused 2")
+    pipeline.behind = 3.0
     level, message = pipeline.status(samples=3, unfused=2)
-    assert level == DiagnosticStatus.WARN and "unfused 2" in message and "clock_offset_s" in message
+    assert level == DiagnosticStatus.WARN and "fusion_timeout: 3.5" in message and "vision.time_offset: 3" in message
 
 
 def test_the_problem_of_a_topic_is_the_message_and_the_namespace_is_in_name_and_hardware_id() -> None:

@@ -13,9 +13,10 @@ from helpers.toy_space import ToySpace
 from sensebind.fusion.core.embeddings import Embedding
 from sensebind.fusion.core.samples import SECOND, Sample
 from sensebind.fusion.inference.engine import Engine
-from sensebind.fusion.stream.clocks import SensorClocks, clock_text
+from sensebind.fusion.stream.clocks import SensorClocks
 from sensebind.fusion.stream.drivers import finish
 from sensebind.fusion.stream.pipeline import Pipeline
+from sensebind.fusion.stream.stamp_warnings import clock_text
 
 MS = SECOND // 1000
 
@@ -51,7 +52,8 @@ def test_one_wrong_clock_is_named_with_its_offset_and_the_others_are_fused_as_wi
     pipeline, embeddings = run(arrivals({wrong: offset}))
     statistics = pipeline.statistics()
     assert {name for name, own in statistics.items() if own.clock_differs} == {wrong}
-    assert statistics[wrong].clock_offset == pytest.approx(-offset, abs=0.05)
+    assert statistics[wrong].behind_others == pytest.approx(-offset, abs=0.05)
+    assert statistics[wrong].clock_offset == pytest.approx(0.02 - offset, abs=0.05), "arrival minus stamp"
     assert statistics[wrong].counts["clock"] == statistics[wrong].counts["samples"], "all are counted"
     _, expected = run([sample for sample in arrivals({}) if sample.modality != wrong])
     fused = [(e.tick, e.sources) for e in embeddings if e.modality == "fused"]
@@ -99,13 +101,16 @@ def test_a_late_sensor_with_right_stamps_is_used(late: float) -> None:
     pipeline, _ = run(sorted(samples, key=lambda s: s.received or 0))
     statistics = pipeline.statistics()
     assert not any(own.clock_differs for own in statistics.values())
-    assert statistics["vision"].clock_offset == pytest.approx(late, abs=0.05)
+    assert statistics["vision"].behind_others == pytest.approx(late, abs=0.05)
     assert statistics["vision"].counts["embedded"] == statistics["vision"].counts["windows"] > 10
 
 
 def test_samples_without_a_time_of_arrival_have_no_clock() -> None:
     pipeline, _ = run([replace(s, received=None) for s in arrivals({"vision": 2.0})])
-    assert all(own.clock_offset is None and not own.clock_differs for own in pipeline.statistics().values())
+    assert all(
+        own.clock_offset is own.behind_others is None and not own.clock_differs
+        for own in pipeline.statistics().values()
+    )
 
 
 def test_a_clock_that_is_set_for_all_sensors_excludes_none() -> None:

@@ -22,8 +22,8 @@ from sensebind.fusion.core.embeddings import Embedding
 from sensebind.fusion.core.encodings import EncodingError
 from sensebind.fusion.core.errors import ConfigError
 from sensebind.fusion.core.samples import SECOND
-from sensebind.fusion.io.numeric_messages import numeric_sample_converter
 from sensebind.fusion.io.recordings import Recording, RosbagsMessageFactory
+from sensebind.fusion.io.sensor_messages.numeric_fields import numeric_sample_converter
 from sensebind.fusion.models import registry
 from sensebind.replay.reader import SampleReader, process_recording
 from sensebind.simulation.messages import SIMULATION_START, LoggedMessage

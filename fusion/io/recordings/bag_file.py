@@ -162,6 +162,11 @@ class BlockFile(BagFile):
         return result
 
 
+def readable_text(messages: int, first: int, last: int) -> str:
+    """What can be read of a damaged file. `first`, `last`: log times (ns) of the first and last of its messages."""
+    return f"{messages} messages, {(last - first) / SECOND:.2f} s, are readable"
+
+
 def merge_blocks(blocks: Iterable[Block], load: Callable[[Block], list[RawMessage]]) -> Iterator[RawMessage]:
     """The messages of all blocks in order of log time. Only blocks that overlap in time are held at once."""
     held: list[RawMessage] = []

@@ -18,12 +18,10 @@ from zlib import crc32
 from rosbags.interfaces import MessageDefinition, MessageDefinitionFormat
 from rosbags.typesys.msg import normalize_msgtype
 
-from sensebind.fusion.core.samples import SECOND
 from sensebind.fusion.io.recordings.bag_file import (
     CDR,
     DEFINITION_FORMATS,
     ROS1,
-    RUN_BYTES,
     Block,
     BlockFile,
     Channel,
@@ -32,6 +30,7 @@ from sensebind.fusion.io.recordings.bag_file import (
     RecordingError,
     decompress,
 )
+from sensebind.fusion.io.recordings.block_search import BlockSearch
 from sensebind.fusion.io.recordings.qos import is_latched
 
 MAGIC = b"\x89MCAP0\r\n"
@@ -302,95 +301,65 @@ def _search(path: Path, size: int, modified: int) -> _Contents:
 
 
 class _Search:
-    """Reads the records of a file from its start. The messages outside of chunks become blocks of `RUN_BYTES`."""
+    """Reads the records of a file from its start, and puts what it finds into `contents`."""
 
     def __init__(self, file: BinaryIO, size: int, contents: _Contents, name: str) -> None:
-        self._file, self._size, self._contents, self._name = file, size, contents, name
-        self._run_start, self._run = 0, Counter[int]()
-        self._first = self._last = 0  # log times of the run
+        self._file, self._size, self._contents = file, size, contents
+        self._found = BlockSearch(name)
 
     def run(self, at: int) -> None:
-        """Read all records from `at`. Damage is described in the contents."""
-        ended = False
-        while at + 9 <= self._size and not ended:
+        """Read all records from `at`, up to the end or the first damage."""
+        end, problem = self._read(at)
+        if problem == IS_CUT_OFF:
+            problem += f": its last record, at byte {end} of {self._size}, is not whole"
+        elif problem:
+            problem += f": at byte {end} of {self._size}; the {self._size - end} bytes from there are not read"
+        self._found.finish(end, problem)
+        contents = self._contents
+        contents.blocks, contents.damage, contents.counts = self._found.blocks, self._found.damage, self._found.counts()
+
+    def _read(self, at: int) -> tuple[int, str]:
+        """Read all records from `at`. Returns where it ended, and the problem there, empty if there is none."""
+        while at + 9 <= self._size:
             self._file.seek(at)
             opcode, length = _RECORD.unpack(self._file.read(9))
             end = at + 9 + length
             if not 0 < opcode <= LAST_OPCODE and opcode < 0x80:
-                return self._stop(at, IS_DAMAGED)
+                return at, IS_DAMAGED
             if end > self._size:
                 if opcode == CHUNK:
                     self._add_chunk(at, self._size, is_cut=True)
-                return self._stop(at, IS_CUT_OFF)
+                return at, IS_CUT_OFF
             try:
                 self._add(opcode, at, end)
             except struct.error:
-                return self._stop(at, IS_DAMAGED)
-            ended, at = opcode == FOOTER, end
-        self._end_run(at)
-        if not ended:
-            self._stop(at, IS_CUT_OFF)
+                return at, IS_DAMAGED
+            at = end
+            if opcode == FOOTER:
+                return at, ""
+        return at, IS_CUT_OFF
 
     def _add(self, opcode: int, at: int, end: int) -> None:
         if opcode == MESSAGE:
             channel, _, stamp, _ = struct.unpack("<HIQQ", self._file.read(22))
-            if self._run and (end - self._run_start > RUN_BYTES):
-                self._end_run(at)
-            if not self._run:
-                self._run_start, self._first, self._last = at, stamp, stamp
-            self._run[channel] += 1
-            self._contents.counts[channel] += 1
-            self._first, self._last = min(self._first, stamp), max(self._last, stamp)
+            self._found.add_message(channel, stamp, at, end)
         elif opcode in (SCHEMA, CHANNEL):
             _add_description(self._contents, opcode, self._file.read(end - at - 9))
         elif opcode == CHUNK:
-            self._end_run(at)
-            self._add_chunk(at, end, is_cut=False)
+            self._add_chunk(at, end)
 
-    def _end_run(self, end: int) -> None:
-        """Keep the messages since the last chunk or run, which end at or before `end`."""
-        if self._run:
-            length = end - self._run_start
-            block = Block(self._first, self._last, self._run_start, length, dict(self._run), is_chunk=False)
-            self._contents.blocks.append(block)
-            self._run = Counter()
-
-    def _add_chunk(self, at: int, end: int, *, is_cut: bool) -> None:
+    def _add_chunk(self, at: int, end: int, *, is_cut: bool = False) -> None:
         self._file.seek(at)
         record = self._file.read(end - at)
         try:
             data, problem = _chunk_records(record)
         except (DamageError, struct.error) as error:
             data, problem = b"", str(error)
-        counts: Counter[int] = Counter()
-        first, last = 2**63, 0
+        messages = []
         for opcode, start, stop in _records(data):
             if opcode in (SCHEMA, CHANNEL):
                 _add_description(self._contents, opcode, data[start:stop])
             elif opcode == MESSAGE and stop - start >= 22:
                 channel, _, stamp, _ = struct.unpack_from("<HIQQ", data, start)
-                counts[channel] += 1
-                first, last = min(first, stamp), max(last, stamp)
-        if counts:
-            self._contents.counts.update(counts)
-            block = Block(first, last, at, end - at, dict(counts), is_cut=bool(problem))
-            self._contents.blocks.append(block)
-        if problem and not is_cut:
-            self._contents.damage.append(
-                f"'{self._name}' is damaged at byte {at}: of a chunk of {end - at} bytes, {sum(counts.values())} "
-                f"messages can be read ({problem})"
-            )
-
-    def _stop(self, at: int, problem: str) -> None:
-        """Describe the end of what can be read: the record at `at` cannot."""
-        self._end_run(at)
-        blocks = self._contents.blocks
-        seconds = (max(b.end for b in blocks) - min(b.start for b in blocks)) / SECOND if blocks else 0.0
-        messages = sum(self._contents.counts.values())
-        if problem == IS_CUT_OFF:
-            text = f"its last record, at byte {at} of {self._size}, is not whole"
-        else:
-            text = f"at byte {at} of {self._size}; the {self._size - at} bytes from there are not read"
-        self._contents.damage.append(
-            f"'{self._name}' {problem}: {text}; {messages} messages, {seconds:.2f} s, are readable up to there"
-        )
+                messages.append((channel, stamp))
+        self._found.add_chunk(at, end, messages, problem, is_cut=is_cut)

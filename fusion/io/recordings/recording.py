@@ -27,6 +27,7 @@ from sensebind.fusion.io.recordings.bag_file import (
 from sensebind.fusion.io.recordings.folder import find_files, open_file
 from sensebind.fusion.io.recordings.message_types import load_typestore, to_current_cdr
 from sensebind.fusion.io.recordings.qos import is_latched
+from sensebind.fusion.io.topic_names import bare_name
 
 LOG = logging.getLogger("sensebind")
 REMEDY = "repair it with `ros2 bag reindex` (db3), `mcap recover` (MCAP) or `rosbag reindex` (ROS 1)"
@@ -188,21 +189,11 @@ class Recording:
 
         A message that cannot be read is skipped and counted in `losses`. The first one of each topic is logged.
         """
-        readers: dict[Channel, Callable[[bytes, str], Any]] = {}
-        for stamp, channel, data in self._raw_messages(topics):
-            read = readers.get(channel)
-            if read is None:
-                types = self._typestore_of(channel)
-                if isinstance(types, str):
-                    self._count_unreadable(channel, types)
-                    continue
-                read = readers[channel] = _deserializer(types, channel)
-            try:
-                message: Any = read(data, channel.type)
-            except Exception as error:  # rosbags raises many kinds of error for data that do not match a definition
-                self._count_unreadable(channel, error)
-                continue
-            yield channel.topic, channel.type, stamp, message
+        return self._decoded_messages(topics, is_counted=True)
+
+    def peek(self, topics: Sequence[str] | None = None) -> Iterator[tuple[str, str, int, Any]]:
+        """As `messages`, for a first look at messages that are read again later: counts and logs nothing."""
+        return self._decoded_messages(topics, is_counted=False)
 
     def first_messages(self, topic: str, count: int) -> list[Any]:
         """The first `count` messages of a topic. Those that cannot be read are left out, and are not counted."""
@@ -259,6 +250,27 @@ class Recording:
                 continue
             yield channel.topic, channel.type, stamp, bytes(converted)
 
+    def _decoded_messages(
+        self, topics: Sequence[str] | None, *, is_counted: bool
+    ) -> Iterator[tuple[str, str, int, Any]]:
+        """See `messages`, and without `is_counted` `peek`."""
+        on_unreadable = self._count_unreadable if is_counted else _ignore
+        readers: dict[Channel, Callable[[bytes, str], Any]] = {}
+        for stamp, channel, data in self._raw_messages(topics, is_counted=is_counted):
+            read = readers.get(channel)
+            if read is None:
+                types = self._typestore_of(channel)
+                if isinstance(types, str):
+                    on_unreadable(channel, types)
+                    continue
+                read = readers[channel] = _deserializer(types, channel)
+            try:
+                message: Any = read(data, channel.type)
+            except Exception as error:  # rosbags raises many kinds of error for data that do not match a definition
+                on_unreadable(channel, error)
+                continue
+            yield channel.topic, channel.type, stamp, message
+
     def _open_files(self) -> list[BagFile]:
         """Open all files. One of several that cannot be read is a loss; the error of the only one is raised."""
         opened: list[BagFile] = []
@@ -275,20 +287,21 @@ class Recording:
         return opened
 
     def _is_read(self, channel: Channel) -> bool:
-        names = {name.strip("/") for name in self.selection.topics}
+        names = {bare_name(name) for name in self.selection.topics}
         return (
             channel.message_count > 0
             and channel.encoding in (CDR, ROS1)
-            and (not names or channel.topic.strip("/") in names)
+            and (not names or bare_name(channel.topic) in names)
         )
 
     def _check_content(self) -> None:
         """Raises `RecordingError` if there is nothing to read."""
-        topics = {c.topic.strip("/") for file in self._files for c in file.channels if c.message_count}
-        unknown = [name for name in self.selection.topics if name.strip("/") not in topics]
+        topics = {bare_name(c.topic) for file in self._files for c in file.channels if c.message_count}
+        unknown = [name for name in self.selection.topics if bare_name(name) not in topics]
         if unknown and topics:
             raise RecordingError(
-                f"'{self.path}' has no messages on {', '.join(unknown)}, but on /{', /'.join(sorted(topics))}"
+                f"'{self.path}' has no messages on {', '.join(unknown)}, but on /{', /'.join(sorted(topics))}: "
+                "correct 'topics'"
             )
         if any(self._channels.values()):
             return
@@ -318,7 +331,8 @@ class Recording:
                 found.append(Loss(MISSING, text, topic, expected - have))
         return found
 
-    def _raw_messages(self, topics: Sequence[str] | None) -> Iterator[RawMessage]:
+    def _raw_messages(self, topics: Sequence[str] | None, *, is_counted: bool = True) -> Iterator[RawMessage]:
+        on_unreadable = self._count_unreadable if is_counted else _ignore
         wanted = self._channels_of(topics)
         counts: Counter[Channel] = Counter()
         compressed = self._described.has_compressed_messages
@@ -329,13 +343,13 @@ class Recording:
                     try:
                         message = message[0], channel, zstd_decompressor()(message[2], MAX_MESSAGE_BYTES)
                     except Exception as error:  # each library raises errors of its own
-                        self._count_unreadable(channel, error)
+                        on_unreadable(channel, error)
                         continue
                 counts[channel] += 1
                 yield message
         except Exception as error:  # of damage that no reader of files expects
             raise RecordingError(f"'{self.path}' is damaged ({error}); messages before the damage were read") from error
-        if not self.selection.is_limited_in_time:
+        if is_counted and not self.selection.is_limited_in_time:
             read: Counter[str] = Counter()
             for channel in (c for channels in wanted.values() for c in channels):
                 read[channel.topic] += counts[channel]
@@ -390,6 +404,10 @@ class Recording:
         if channel.topic not in self.unreadable_counts:
             LOG.warning("%s: messages of type '%s' cannot be read: %s", channel.topic, channel.type, error)
         self.unreadable_counts[channel.topic] = self.unreadable_counts.get(channel.topic, 0) + 1
+
+
+def _ignore(channel: Channel, error: Exception | str) -> None:
+    """Neither count nor log a message that cannot be read."""
 
 
 def _deserializer(types: Typestore, channel: Channel) -> Callable[[bytes, str], Any]:

@@ -18,7 +18,6 @@ from rosbags.typesys.msg import normalize_msgtype
 from sensebind.fusion.core.samples import SECOND
 from sensebind.fusion.io.recordings.bag_file import (
     ROS1,
-    RUN_BYTES,
     Block,
     BlockFile,
     Channel,
@@ -27,6 +26,7 @@ from sensebind.fusion.io.recordings.bag_file import (
     RecordingError,
     decompress,
 )
+from sensebind.fusion.io.recordings.block_search import BlockSearch
 
 MAGIC = b"#ROSBAG V2.0\n"
 MAX_CHUNK_BYTES = 2**31
@@ -236,12 +236,9 @@ class _Search:
     """Finds the chunks and connections of a bag."""
 
     def __init__(self, file: BinaryIO, size: int, name: str) -> None:
-        self._file, self._size, self._name = file, size, name
+        self._file, self._size = file, size
         self._connections: dict[int, _Connection] = {}
-        self._blocks: list[Block] = []
-        self._damage: list[str] = []
-        self._run: list[tuple[int, int, int]] = []  # connection, stamp and end of messages outside of chunks
-        self._run_start = 0
+        self._found = BlockSearch(name)
 
     def record_at(self, at: int) -> _Record:
         """The record at a place in the file. Raises `DamageError` if it is not whole."""
@@ -287,12 +284,11 @@ class _Search:
                 record = self.record_at(at)
                 cut = record.opcode == CHUNK and (record.end > self._size or not record.number(b"size"))
                 if record.opcode == CHUNK:
-                    self._end_run(at)
                     self._add_chunk(at, self._size if record.end > self._size else record.end, is_cut=cut)
                 elif record.opcode == CONNECTION:
                     self._connections[record.number(b"conn")] = _connection(record, self._read(record))
                 elif record.opcode == MESSAGE:
-                    self._add_to_run(at, record)
+                    self._found.add_message(record.number(b"conn"), record.stamp, at, record.end)
                 elif record.opcode not in (INDEX, CHUNK_INFO, BAG_HEADER):
                     raise DamageError("is damaged")
             except DamageError as error:
@@ -302,34 +298,19 @@ class _Search:
                 problem = "is cut off"
                 break
             at = record.end
-        self._end_run(at)
-        self._describe(at, problem)
-        return _Contents(self._connections, self._blocks, self._damage)
+        where = f": its record at byte {at} of {self._size} is not whole" if problem else ""
+        problem = f"{problem or 'was not ended by its recorder'}{where}"
+        self._found.finish(at, problem, "; `rosbag reindex` writes an index")
+        return _Contents(self._connections, self._found.blocks, self._found.damage)
 
     def _read(self, record: _Record) -> bytes:
         self._file.seek(record.start)
         return self._file.read(record.end - record.start)
 
-    def _add_to_run(self, at: int, record: _Record) -> None:
-        if self._run and record.end - self._run_start > RUN_BYTES:
-            self._end_run(at)
-        if not self._run:
-            self._run_start = at
-        self._run.append((record.number(b"conn"), record.stamp, record.end))
-
-    def _end_run(self, end: int) -> None:
-        if self._run:
-            stamps = [stamp for _, stamp, _ in self._run]
-            counts = Counter(connection for connection, _, _ in self._run)
-            length = end - self._run_start
-            self._blocks.append(Block(min(stamps), max(stamps), self._run_start, length, counts, is_chunk=False))
-            self._run = []
-
     def _add_chunk(self, at: int, end: int, *, is_cut: bool) -> None:
         self._file.seek(at)
         data = self._file.read(end - at)
-        counts: Counter[int] = Counter()
-        stamps: list[int] = []
+        messages: list[tuple[int, int]] = []
         problem = ""
         try:
             records, problem = _chunk_records(data)
@@ -338,24 +319,7 @@ class _Search:
                     described = _connection(record, records[record.start : record.end])
                     self._connections.setdefault(record.number(b"conn"), described)
                 elif record.opcode == MESSAGE:
-                    counts[record.number(b"conn")] += 1
-                    stamps.append(record.stamp)
+                    messages.append((record.number(b"conn"), record.stamp))
         except DamageError as error:
             problem = str(error)
-        if counts:
-            self._blocks.append(Block(min(stamps), max(stamps), at, end - at, counts, is_cut=bool(problem)))
-        if problem and not is_cut:
-            self._damage.append(
-                f"'{self._name}' is damaged at byte {at}: of a chunk of {end - at} bytes, {len(stamps)} messages can "
-                f"be read ({problem})"
-            )
-
-    def _describe(self, at: int, problem: str) -> None:
-        blocks = self._blocks
-        messages = sum(sum(block.counts.values()) for block in blocks)
-        seconds = (max(b.end for b in blocks) - min(b.start for b in blocks)) / SECOND if blocks else 0.0
-        where = f": its record at byte {at} of {self._size} is not whole" if problem else ""
-        self._damage.append(
-            f"'{self._name}' {problem or 'was not ended by its recorder'}{where}; "
-            f"{messages} messages, {seconds:.2f} s, are readable; `rosbag reindex` writes an index"
-        )
+        self._found.add_chunk(at, end, messages, problem, is_cut=is_cut)

@@ -14,8 +14,14 @@ from pathlib import Path
 from rosbags.interfaces import MessageDefinition, MessageDefinitionFormat
 from rosbags.typesys.msg import normalize_msgtype
 
-from sensebind.fusion.core.samples import SECOND
-from sensebind.fusion.io.recordings.bag_file import DEFINITION_FORMATS, BagFile, Channel, RawMessage, RecordingError
+from sensebind.fusion.io.recordings.bag_file import (
+    DEFINITION_FORMATS,
+    BagFile,
+    Channel,
+    RawMessage,
+    RecordingError,
+    readable_text,
+)
 from sensebind.fusion.io.recordings.qos import is_latched
 
 MAGIC = b"SQLite format 3\0"
@@ -184,7 +190,7 @@ class SqliteFile(BagFile):
         size = self.path.stat().st_size
         where = f"is cut off: it has {size} of {size + missing} bytes" if missing else f"is damaged ({error})"
         self._add_damage(
-            f"'{self.path.name}' {where}; {len(rows)} messages, {(self.end - self.start) / SECOND:.2f} s, are readable "
-            f"up to there; `sqlite3 {self.path.name} .recover` may find more"
+            f"'{self.path.name}' {where}; {readable_text(len(rows), self.start, self.end)}; "
+            f"`sqlite3 {self.path.name} .recover` may find more"
         )
         return Counter(topic for _, _, topic in rows)

@@ -15,7 +15,8 @@ from sensebind.fusion.core.encodings import JPEG_SIGNATURE, MAX_PIXELS, PNG_SIGN
 from sensebind.fusion.core.samples import AUDIO, IMU, VISION
 from sensebind.fusion.io import messages
 from sensebind.fusion.io.recordings import Topic
-from sensebind.fusion.io.sample_decoder import COLOUR_ENCODING, MESSAGE_TYPES, MOSAIC_ENCODING
+from sensebind.fusion.io.sensor_messages.sample_decoder import COLOUR_ENCODING, MESSAGE_TYPES, MOSAIC_ENCODING
+from sensebind.fusion.io.topic_names import sibling_topic
 
 PEEKED_MESSAGES = 4  # of each topic: two devices on one topic show in their frame_ids
 # Message types of images that are not read → what they are, and the remedy. A type of `MESSAGE_TYPES` is read.
@@ -82,7 +83,7 @@ class TopicFacts:
     @property
     def namespace(self) -> str:
         """The namespace that a camera shares with its CameraInfo."""
-        return messages.sibling_topic(self.name, "")
+        return sibling_topic(self.name, "")
 
     @property
     def is_compressed(self) -> bool:
@@ -115,7 +116,7 @@ def examine(source: Source) -> list[TopicFacts]:
     found = []
     for topic in source.topics:
         if topic.type in IMAGE_TOPIC_TYPES:
-            info = messages.sibling_topic(topic.name, "camera_info")
+            info = sibling_topic(topic.name, "camera_info")
             if info in infos and info not in sizes:
                 sizes[info] = next(((int(m.width), int(m.height)) for m in source.first_messages(info, 1)), (0, 0))
             found.append(_image_facts(topic, source.first_messages(topic.name, PEEKED_MESSAGES), sizes.get(info)))

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from enum import Enum, IntEnum
 
 from sensebind.fusion.core.samples import DEPTH, THERMAL, VISION
-from sensebind.fusion.io.sample_decoder import MESSAGE_TYPES
+from sensebind.fusion.io.sensor_messages.sample_decoder import MESSAGE_TYPES
 from sensebind.fusion.io.topic_selection.examination import UNREAD_IMAGES, Pixels, TopicFacts
 
 STEREO_ASPECT = 2.5  # width / height from which an image may be two views side by side

@@ -9,8 +9,8 @@ from dataclasses import dataclass
 
 from sensebind.fusion.core.samples import AUDIO, DEPTH, IMU, SECOND, THERMAL, VISION
 from sensebind.fusion.io.messages import COMPRESSED_IMAGE_TYPE
-from sensebind.fusion.io.numeric_messages import imu_half, other_imu_half
-from sensebind.fusion.io.sample_decoder import MESSAGE_TYPES
+from sensebind.fusion.io.sensor_messages.sample_decoder import MESSAGE_TYPES
+from sensebind.fusion.io.topic_names import imu_half, other_imu_half
 from sensebind.fusion.io.topic_selection.examination import IMAGE_TOPIC_TYPES, Pixels, Source, TopicFacts, examine
 from sensebind.fusion.io.topic_selection.kinds import Use, Verdict, judge_images, modality_of_name
 

@@ -42,9 +42,16 @@ from sensebind.fusion.config.parameters import embedder_parameters, resolve_valu
 from sensebind.fusion.core.encodings import EncodingError
 from sensebind.fusion.core.samples import SECOND, Calibration, Frame, Reading, Sample, Sound
 from sensebind.fusion.io import messages as m
-from sensebind.fusion.io.audio_messages import AUDIO_INFO_TYPE
 from sensebind.fusion.io.recordings import Recording, Topic, typestore
-from sensebind.fusion.io.sample_decoder import MESSAGE_TYPES, SampleDecoder, SideTopic, data_topic, select_message_type
+from sensebind.fusion.io.sensor_messages.audio import AUDIO_INFO_TYPE
+from sensebind.fusion.io.sensor_messages.images import with_camera_info
+from sensebind.fusion.io.sensor_messages.sample_decoder import (
+    MESSAGE_TYPES,
+    SampleDecoder,
+    SideTopic,
+    data_topic,
+    select_message_type,
+)
 from sensebind.fusion.io.sensor_options import AudioFormat, SensorOptions
 from sensebind.replay.reader import SampleReader
 
@@ -180,7 +187,6 @@ class Listed:
 
     def __init__(self, messages: Sequence[Logged], *more: tuple[str, str]) -> None:
         self._messages = messages
-        self.unreadable_counts: dict[str, int] = {}
         names = {topic: kind for topic, kind, *_ in messages} | dict(more)
         self.topics = [Topic(name, kind, 1) for name, kind in sorted(names.items())]
 
@@ -189,6 +195,8 @@ class Listed:
 
     def messages(self, topics: Sequence[str]) -> Iterator[Logged]:
         yield from (logged for logged in self._messages if logged[0] in topics)
+
+    peek = messages
 
 
 def by_rclpy(recording: Recording) -> list[Logged]:
@@ -572,3 +580,16 @@ def test_colours_of_a_thermal_sensor_are_levels_and_a_warning_names_topic_and_pa
         assert sample.data.encoding == "rgb8"
     [text] = [record.getMessage() for record in caplog.records]
     assert "'/t'" in text and "'rgb8' has colours" in text and "thermal.topic" in text
+
+
+def test_the_forward_axis_of_a_camera_that_sends_a_region_is_counted_from_its_edge() -> None:
+    info = camera_info(width=640, focal=500.0)
+    info.k[2], info.roi.x_offset, info.roi.width = 320.0, 480, 160
+    known = with_camera_info(Calibration(), info)
+    assert (known.focal_length, known.focal_width, known.principal_x) == (500.0, 160, -160.0)
+    info.roi.width = 640  # the full image
+    assert with_camera_info(Calibration(), info).principal_x == 320.0
+    info.k[2] = float("nan")
+    assert with_camera_info(Calibration(), info).principal_x is None
+    info.k[0] = float("inf")
+    assert with_camera_info(Calibration(), info) == Calibration()

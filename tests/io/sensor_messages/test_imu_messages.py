@@ -15,9 +15,9 @@ from helpers.field_recordings import START, imu_message, shaking
 from sensebind.fusion.core.encodings import EncodingError
 from sensebind.fusion.core.samples import SECOND, Reading, Sample
 from sensebind.fusion.io.messages import IMU_TYPE
-from sensebind.fusion.io.numeric_messages import imu_half, other_imu_half
-from sensebind.fusion.io.sample_decoder import SampleDecoder
+from sensebind.fusion.io.sensor_messages.sample_decoder import SampleDecoder
 from sensebind.fusion.io.sensor_options import SensorOptions
+from sensebind.fusion.io.topic_names import imu_half, other_imu_half
 
 GYRO, ACCEL = "/camera/gyro/sample", "/camera/accel/sample"
 NOTHING = (0.0, 0.0, 0.0)

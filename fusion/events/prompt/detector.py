@@ -1,29 +1,24 @@
-"""Detection of open-vocabulary events: a modality matches a prompt of the user."""
+"""The prompt detector: scores labels by the similarity of windows and intervals to their phrases."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from copy import copy
-from dataclasses import dataclass, field, replace
-from functools import lru_cache, partial
+from dataclasses import replace
 from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
-from sensebind.fusion.core.embeddings import DetectedObject, Embedding, Vector, l2_normalize
-from sensebind.fusion.core.errors import ConfigError
+from sensebind.fusion.core.embeddings import Embedding, Vector, l2_normalize
 from sensebind.fusion.core.events import EventKind, Evidence, Score
-from sensebind.fusion.core.parameters import parameter
 from sensebind.fusion.core.samples import SECOND
 from sensebind.fusion.core.space import MIN_COMPETENCE
 from sensebind.fusion.events.detector import Detector, unfused_sensors
 from sensebind.fusion.events.evidence import (
     MAX_NEGATIVE_EVIDENCE,
     MAX_POSITIVE_EVIDENCE,
-    WARM_UP_BOUNDS,
     BoolArray,
-    EvidenceOptions,
     FloatArray,
     RunningBaseline,
     best_of_modality,
@@ -31,10 +26,19 @@ from sensebind.fusion.events.evidence import (
     logit,
     pool_log_likelihood_ratios,
 )
-from sensebind.fusion.events.lifecycle import LifecycleOptions, with_onset_threshold
-from sensebind.fusion.events.prompt_calibration import PromptCalibration, find_calibration, shipped_names
+from sensebind.fusion.events.lifecycle import LifecycleOptions
+from sensebind.fusion.events.prompt.intervals import UNKNOWN_LABEL, began_with, interval_of, unknown_score
+from sensebind.fusion.events.prompt.options import PromptOptions, calibration_lookup
+from sensebind.fusion.events.prompt.state import ExplainedIntervals, PromptSensorState, PromptState
+from sensebind.fusion.events.prompt.z_scores import (
+    background_z_score,
+    deviation_from_baseline,
+    margins,
+    subtract_competition,
+)
+from sensebind.fusion.events.prompt_calibration import PromptCalibration
 from sensebind.fusion.events.prompt_classifiers import PromptClassifiers, rank_weighted_sum
-from sensebind.fusion.events.proposals.intervals import Proposal, ProposalState, updated_proposals
+from sensebind.fusion.events.proposals.intervals import updated_proposals
 from sensebind.fusion.events.proposals.naming import (
     COMPETING_PHRASES,
     Competition,
@@ -43,136 +47,14 @@ from sensebind.fusion.events.proposals.naming import (
     NamingState,
     best_similarities,
 )
-from sensebind.fusion.events.scores import half_window, strongest_evidence, timestamp_correction
+from sensebind.fusion.events.scores import half_window, timestamp_correction
 
-# Common concepts, which need not be present: the similarity of a phrase is compared with theirs. A prompt may have one
-# of these phrases: a single phrase has little effect on the median and the deviation.
-DEFAULT_BACKGROUND_PHRASES = (
-    "a photo", "an ordinary scene", "a room", "a street", "silence", "noise",
-    "a wall", "the floor", "the sky", "clouds", "water", "trees", "a field", "a mountain", "a building", "a door",
-    "furniture", "a table", "a lamp", "a screen", "a tool", "a machine", "a box", "a bottle", "food", "clothes",
-    "a book", "a sign", "a pattern", "an animal", "a bird", "an insect", "a plant", "a vehicle", "a boat",
-    "a sport", "music", "speech", "wind", "rain", "a hum", "a click", "an engine", "darkness", "light",
-)  # fmt: skip
-MIN_BACKGROUND_PHRASES = 8  # the deviation of fewer phrases is not reliable
-MIN_BACKGROUND_DEVIATION = 0.005  # cosine; lower limit of the deviation of the background
 # N phrases → modality → its competence for each phrase (N,), 0 to 1. A modality that is missing has competence 1.
 CompetenceLookup = Callable[[Sequence[str]], Mapping[str, npt.ArrayLike]]
 # N phrases → for each the name of the `DetectedObject` that it means; empty if it means none.
 ObjectLookup = Callable[[Sequence[str]], Sequence[str]]
-CalibrationLookup = Callable[[str], PromptCalibration | None]  # id of a space → its calibration
-UNKNOWN_LABEL = "unknown"  # of events of the kind UNKNOWN: intervals that no label explains
-TIME_TO_NAME = 3 * SECOND // 2  # ns after the start of an interval; without a label by then it is unknown
 PAUSE_FACTOR = 1.03  # of the offset threshold: the highest score of an interval in a pause
 FIRST_NAME_TIME = 3 * SECOND  # ns after the start of an interval; until then another name is for all of it
-COINCIDENCE = 3 * SECOND  # ns; largest difference of two starts that coincide
-MAX_GAP = SECOND // 2  # ns; largest time from the end of one to the start of the other: an image each 0.5 s
-# Deviations; limits of the running mean of a label above and below 0.
-MAX_BASELINE_INCREASE, MAX_BASELINE_DECREASE = 2.0, 1.0
-
-
-@dataclass(frozen=True, slots=True)
-class PromptOptions(EvidenceOptions):
-    """Options of the prompt detector. Raises `ConfigError`.
-
-    `min_modalities` may also be a mapping from label to number, 1 for the others. `calibration` may also be a function
-    from the id of a space to its calibration or None. `onset_thresholds`: label → its own onset threshold; the other
-    thresholds of the label move along (`with_onset_threshold`).
-    """
-
-    threshold: float = parameter(
-        3.0,
-        "Similarity above the background at which a modality's score is 0.5. No effect on labels with a trained "
-        "classifier, and on modalities with a fitted score curve or a naming curve in the calibration",
-        bounds=(0.0, 20.0),
-        unit="σ",
-    )
-    # One modality alone gives at most 0.984 (`MAX_POSITIVE_EVIDENCE`): one wrong image makes no event.
-    lifecycle: LifecycleOptions = LifecycleOptions(min_duration=0.5, immediate_onset_threshold=0.99)
-    background: tuple[str, ...] = parameter(
-        (),
-        f"Phrases that each label is compared with, at least {MIN_BACKGROUND_PHRASES} different ones. "
-        f"Empty: {len(DEFAULT_BACKGROUND_PHRASES)} "
-        f"built-in ones",
-    )
-    competition: float = parameter(
-        0.5,
-        "Fraction of the best competing label's margin that is subtracted from this label's similarity. 0: no "
-        "competition",
-        bounds=(0.0, 2.0),
-        formerly="rivalry",
-    )
-    baseline_weight: float = parameter(
-        0.7,
-        "Fraction of a label's running mean similarity that is subtracted. 0: only its running deviation counts",
-        bounds=(0.0, 1.0),
-        formerly="trust",
-    )
-    baseline_warm_up: float = parameter(
-        10.0,
-        "Observed time after which a label's running mean counts half. Well below `time_constant`",
-        bounds=WARM_UP_BOUNDS,
-        unit="s",
-        formerly="maturity",
-    )
-    min_modalities: int | Mapping[str, int] = parameter(
-        1, "Number of modalities that must support an event. With fewer present, none begins", bounds=(1, 16)
-    )
-    smoothing: float = parameter(
-        0.0, "Length of the median filter over the scores. 0: no filter", bounds=(0.0, 60.0), unit="s"
-    )
-    calibration: str | CalibrationLookup = parameter(
-        "",
-        "Calibration file from `sensebind calibrate`: trained classifiers of labels, and score curves of modalities. A "
-        f"path, or the name of a shipped file: {', '.join(shipped_names())}. Empty: the shipped score curves and "
-        "naming curves of the space's encoders. none: similarity of windows alone",
-    )
-    onset_thresholds: Mapping[str, float] = field(default_factory=dict)
-
-    def __post_init__(self) -> None:
-        EvidenceOptions.__post_init__(self)  # super() does not work in a class with slots
-        phrases = set(self.background_phrases)
-        if len(phrases) < MIN_BACKGROUND_PHRASES:
-            raise ConfigError(
-                f"background needs at least {MIN_BACKGROUND_PHRASES} different phrases, not {len(phrases)}"
-            )
-        for label, count in self.min_modalities.items() if isinstance(self.min_modalities, Mapping) else ():
-            if count < 1:
-                raise ConfigError(f"min_modalities of {label!r} must be 1 or more, not {count}")
-        for label in self.onset_thresholds:
-            self.lifecycle_for(label)
-
-    def lifecycle_for(self, label: str) -> LifecycleOptions:
-        """Return when an event of this label begins and ends. Raises `ConfigError` for a threshold out of bounds."""
-        own = self.onset_thresholds.get(label)
-        return self.lifecycle if own is None else with_onset_threshold(self.lifecycle, own)
-
-    @property
-    def background_phrases(self) -> tuple[str, ...]:
-        """The phrases that each label is compared with."""
-        return self.background or DEFAULT_BACKGROUND_PHRASES
-
-    def prior_score(self, calibration: PromptCalibration | None) -> float:
-        """Return the score without evidence: the calibration's, else `prior`. At most half of `offset_threshold`."""
-        return (
-            min(calibration.prior, self.lifecycle.offset_threshold / 2)
-            if calibration and calibration.modalities
-            else self.prior
-        )
-
-    def classifier_prior_score(self, classifiers: PromptClassifiers) -> float:
-        """Return the score of a trained label without evidence: at most half of `offset_threshold`."""
-        return min(classifiers.prior, self.lifecycle.offset_threshold / 2)
-
-    def modality_weight(self, modality: str, calibration: PromptCalibration | None) -> float:
-        """Return the weight of this modality's evidence: the option, else the calibration's, else 1."""
-        fitted = calibration.modalities.get(modality) if calibration else None
-        return self.reliability.get(modality, fitted.reliability if fitted else 1.0)
-
-    def min_modalities_for(self, label: str) -> int:
-        """Return the number of modalities that must support this label."""
-        needed = self.min_modalities
-        return needed.get(label, 1) if isinstance(needed, Mapping) else needed
 
 
 def full_competence(phrases: Sequence[str]) -> Mapping[str, npt.ArrayLike]:
@@ -197,131 +79,6 @@ def unrecognisable_text(labels: Sequence[str], suggestions: Mapping[str, Sequenc
         + (f" (the nearest for {'. For '.join(near)})" if near else "")
         + ": docs/guides/prompts.md"
     )
-
-
-def calibration_lookup(
-    calibration: str | CalibrationLookup, encoders: Mapping[str, str] | None = None
-) -> CalibrationLookup:
-    """Return `PromptOptions.calibration` as a function from the id of a space to its calibration.
-
-    `encoders` is modality → id of its encoder in the space. Raises `CalibrationError` for a file that cannot be read.
-    The function raises it for a file of other encoders.
-    """
-    if callable(calibration):
-        return calibration
-    find_calibration(calibration, "")  # a file that cannot be read is reported now
-    return lru_cache(maxsize=8)(partial(find_calibration, calibration, encoders=encoders))
-
-
-def background_z_score(similarities: FloatArray, vector: Vector, background: Vector) -> FloatArray:
-    """Return the background z-score of each label, (L,) float64.
-
-    This is the cosine of the label's best phrase, `similarities` (L,) of `vector`, minus the median of the background's
-    cosines, in deviations of these (1.4826 times the median absolute deviation). `vector` (D,) and `background` (M, D)
-    are unit vectors. Cosines of image and text, or of sound and text, are in different, narrow bands; z-scores can be
-    compared. This is the test normalization of speaker verification (Auckenthaler, Carey and Lloyd-Thomas, "Score
-    normalization for text-independent speaker verification systems", 2000), with median and median absolute deviation.
-    """
-    cosines = background @ vector
-    median = np.median(cosines)
-    deviation = max(1.4826 * float(np.median(np.abs(cosines - median))), MIN_BACKGROUND_DEVIATION)
-    return np.asarray((similarities - median) / deviation, np.float64)
-
-
-def subtract_competition(z_scores: FloatArray, competition: float) -> FloatArray:
-    """Return background z-scores (L,), each minus `competition` times the margin of the best label over it."""
-    return np.asarray(z_scores - competition * np.maximum(-margins(z_scores), 0.0), np.float64)
-
-
-def margins(z_scores: FloatArray) -> FloatArray:
-    """Return background z-scores (L,), each minus that of the best other label: negative for all but the best.
-
-    A single label has the margin 0.
-    """
-    if len(z_scores) < 2:
-        return np.zeros(len(z_scores))
-    order = np.sort(z_scores)
-    return np.asarray(z_scores - np.where(z_scores == order[-1], order[-2], order[-1]), np.float64)
-
-
-def deviation_from_baseline(
-    z_scores: FloatArray, baseline: RunningBaseline, baseline_weight: float, warm_up: float
-) -> FloatArray:
-    """Return the deviations x (L,) of background z-scores u (L,) from their own baseline in this stream.
-
-    x = (u − w·`baseline_weight`·mean) / max(1, w·deviation), with w = t / (t + `warm_up`) and the observed time t. At
-    first w is near 0, so something that is present from the start is detected. The mean is clipped to
-    −`MAX_BASELINE_DECREASE` … `MAX_BASELINE_INCREASE`.
-    """
-    weight = baseline.observed_time / (baseline.observed_time + warm_up)
-    expected = weight * baseline_weight * np.clip(baseline.mean, -MAX_BASELINE_DECREASE, MAX_BASELINE_INCREASE)
-    return np.asarray((z_scores - expected) / np.maximum(1.0, weight * baseline.deviation), np.float64)
-
-
-@dataclass(frozen=True, slots=True)
-class PromptSensorState:
-    """The state of one sensor: its modality, its last window, the values of this window for the L labels, and their
-    baselines."""
-
-    modality: str
-    start: int
-    tick: int
-    coverage: float
-    deviations: FloatArray  # (L,), from the baseline
-    margins: FloatArray  # (L,), differences of background z-scores
-    log_likelihood_ratios: FloatArray  # (L,), NaN for labels without a trained classifier
-    scores: FloatArray  # (L,)
-    similarities: FloatArray  # (L,), cosine similarities of the best phrases
-    baseline: RunningBaseline  # of the background z-scores after competition, (L,)
-    objects: tuple[DetectedObject, ...]  # in the window
-    proposals: ProposalState | None = None  # None: no window had features of activity
-    naming: NamingState | None = None  # None: the modality does not name intervals
-    named: BoolArray | None = None  # (L,), whether a score is that of the interval; None as for `naming`
-    faulty: bool = False  # a later window has a symptom
-
-    @property
-    def proposal(self) -> Proposal | None:
-        """The interval that is open and confirmed."""
-        return self.proposals.current if self.proposals is not None else None
-
-
-@dataclass(frozen=True, slots=True)
-class ExplainedIntervals:
-    """Which intervals a label explains: those that an event of a label overlaps.
-
-    `open_labels` (L,): the labels whose score reached the onset threshold and has not fallen below the offset threshold
-    since; None: none. `starts`: sensor → start (ns) of its newest interval that was open at the same time as a label.
-    Such an interval stays explained when the label's score falls.
-    """
-
-    open_labels: BoolArray | None = None
-    starts: Mapping[str, int] = field(default_factory=dict)
-
-    def by_another(self, start: int, at: int) -> bool:
-        """Whether an interval that began at `start` (ns) is explained by other labels than number `at`."""
-        return start in self.starts.values() and self.open_labels is not None and not self.open_labels[at]
-
-    def contain(self, sensor: str, proposal: Proposal) -> bool:
-        """Whether an interval of a sensor is explained."""
-        return self.starts.get(sensor) == proposal.start
-
-
-@dataclass(frozen=True, slots=True)
-class PromptState:
-    sensor_states: Mapping[str, PromptSensorState] = field(default_factory=dict)
-    recent_scores: tuple[tuple[int, FloatArray], ...] = ()  # tick, pooled scores (L,); of the last `smoothing` seconds
-    # (L,) ns, since when a modality has supported each label; 0: none does. None: no tick yet.
-    supported_since: npt.NDArray[np.int64] | None = None
-    explained: ExplainedIntervals = ExplainedIntervals()
-    calibration: PromptCalibration | None = None  # of the stream's space
-
-    def current_sensors(self, tick: int, max_age: float) -> dict[str, PromptSensorState]:
-        """Return the sensors that are used at a tick: not faulty, and not older than `max_age` (s)."""
-        return {
-            name: s
-            for name, s in sorted(self.sensor_states.items())
-            if not s.faulty and tick - s.tick <= max_age * SECOND
-        }
 
 
 class LabelMatches(NamedTuple):
@@ -583,7 +340,7 @@ class PromptDetector(Detector[PromptOptions]):
         supported_since = self._supported_since(state.supported_since, tick, fresh, competences)
         explained = self._explained(state.explained, pooled, fresh)
         scored = self._scores(tick, pooled, fresh, weights, competences, supported_since, state.explained)
-        if (unknown := _unknown_score(tick, fresh, explained, float(pooled.max()))) is not None:
+        if (unknown := unknown_score(tick, fresh, explained, float(pooled.max()))) is not None:
             scored[UNKNOWN_LABEL] = unknown
         return PromptState(sensor_states, recent, supported_since, explained, calibration), scored
 
@@ -681,7 +438,7 @@ class PromptDetector(Detector[PromptOptions]):
         for at, label in enumerate(self.prompts):
             evidence = self._evidence(fresh, weights, competences, at, int(supported_since[at]))
             similarities = tuple(float(s.similarities[at]) for s in fresh.values())
-            interval = _interval_of(fresh, evidence, at)
+            interval = interval_of(fresh, evidence, at)
             # In an interval that another label explained for long, a label names the part from now on.
             changes = interval and tick - interval[0] > FIRST_NAME_TIME and explained.by_another(interval[0], at)
             correction = 0 if interval and not changes else timestamp_correction(evidence)
@@ -733,7 +490,7 @@ class PromptDetector(Detector[PromptOptions]):
             # The objects are sorted by score.
             best = next((o for o in sensor_state.objects if o.name in self._label_objects[at]), None)
             names = bool(sensor_state.scores[at] >= support and competence >= MIN_COMPETENCE)
-            coincides = since > 0 and not names and _began_with(sensor_state.proposals, since)
+            coincides = since > 0 and not names and began_with(sensor_state.proposals, since)
             evidence.append(
                 Evidence(
                     sensor_state.modality,
@@ -840,49 +597,3 @@ class PromptDetector(Detector[PromptOptions]):
             if needed > 1 and limit < min(self.options.support, self._offset_thresholds[at]):
                 result[at] = min(result[at], limit)
         return result
-
-
-def _began_with(proposals: ProposalState | None, since: int) -> bool:
-    """Whether the newest interval of a modality began when something else did, at `since` (ns), and went on then."""
-    proposal = proposals.latest if proposals is not None else None
-    return proposal is not None and abs(proposal.start - since) <= COINCIDENCE and proposal.end >= since - MAX_GAP
-
-
-def _interval_of(
-    fresh: Mapping[str, PromptSensorState], evidence: Sequence[Evidence], at: int
-) -> tuple[int, int] | None:
-    """Return the interval that label number `at` names, (start, end) in ns.
-
-    None if the modality of the `strongest_evidence` does not name an interval.
-    """
-    strongest = strongest_evidence(evidence)
-    if strongest is None:
-        return None
-    sensor_state = fresh[strongest.sensor]
-    proposal = sensor_state.proposal
-    if sensor_state.named is None or not sensor_state.named[at] or proposal is None:
-        return None
-    return proposal.start, proposal.end
-
-
-def _unknown_score(
-    tick: int, fresh: Mapping[str, PromptSensorState], explained: ExplainedIntervals, best: float
-) -> Score | None:
-    """Return the score of the intervals that no label explains: 1 minus the score of the best label, `best`, once an
-    interval has lasted for `TIME_TO_NAME`; None without such an interval."""
-    found = {sensor: s.proposal for sensor, s in fresh.items() if s.naming is not None}
-    unnamed = {
-        sensor: p
-        for sensor, p in found.items()
-        if p is not None and tick - p.start >= TIME_TO_NAME and not explained.contain(sensor, p)
-    }
-    if not unnamed:
-        return None
-    score = 1.0 - best
-    first = min(unnamed.values(), key=lambda proposal: proposal.start)
-    evidence = tuple(
-        Evidence(s.modality, score, True, s.start, s.tick, coincides=sensor not in unnamed, sensor=sensor)
-        for sensor, s in fresh.items()
-        if s.proposal is not None and (sensor in unnamed or _began_with(s.proposals, first.start))
-    )
-    return Score(score, evidence, 0, (), (first.start, first.end))

@@ -9,7 +9,7 @@ import pytest
 from sensebind.fusion.core.encodings import EncodingError
 from sensebind.fusion.core.errors import ConfigError
 from sensebind.fusion.core.samples import Sound
-from sensebind.fusion.io.channels import ChannelSelector
+from sensebind.fusion.io.sensor_messages.channels import ChannelSelector
 from sensebind.fusion.io.sensor_options import AudioFormat
 
 RATE = 16_000

@@ -14,7 +14,7 @@ from helpers.sensor_messages import BAG, START, image
 from sensebind.fusion.config.parameters import embedder_parameters, resolve_values, sensor_options
 from sensebind.fusion.core.samples import DEPTH, SECOND, THERMAL, VISION
 from sensebind.fusion.io import messages as m
-from sensebind.fusion.io.sample_decoder import SampleDecoder
+from sensebind.fusion.io.sensor_messages.sample_decoder import SampleDecoder
 
 Y, X = np.mgrid[0:48, 0:64]
 KELVIN = 293.15 + 1.5 * np.sin(X / 10) + Y / 48

@@ -1,13 +1,11 @@
-"""Converts messages to readings: those of IMUs, and numeric fields of any message, so that a user-defined modality
-needs no code."""
+"""Converts the messages of IMUs to samples, also of IMUs with one topic for each half."""
 
 from __future__ import annotations
 
 import math
-import re
 from bisect import bisect_left
 from collections import Counter, deque
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -16,7 +14,8 @@ import numpy.typing as npt
 
 from sensebind.fusion.core.encodings import EncodingError
 from sensebind.fusion.core.samples import SECOND, Reading, Sample
-from sensebind.fusion.io.messages import imu_sample, stamp_to_ns
+from sensebind.fusion.io.messages import Message, stamp_to_ns
+from sensebind.fusion.io.sensor_messages.imu_units import UnitCheck
 from sensebind.fusion.io.sensor_options import (
     ACCELERATION_UNITS,
     ANGULAR_VELOCITY_UNITS,
@@ -24,103 +23,27 @@ from sensebind.fusion.io.sensor_options import (
     USE_UNMEASURED,
     SensorOptions,
 )
-
-PATH_PART = re.compile(r"([A-Za-z_]\w*)((?:\[[\d:]*\])*)")
-ARRAY_INDEX = re.compile(r"\[(\d*)(:?)(\d*)\]")
-
-
-def numeric_sample_converter(modality: str, fields: Sequence[str], fill: float = 0.0) -> Callable[[Any, int], Sample]:
-    """A function (message, time of arrival in ns) → sample. Its reading contains the numbers of `fields`, in order.
-
-    A field is a path, for example `range`, `wrench.force.x`, `data`, `ranges[0:360]` or `cells[2].voltage`. An array
-    gives all its elements. Numbers that are not finite (a laser beam without an echo) become `fill`, unless no number
-    is finite. The stamp is the header's, or the time of arrival if the message has no header. Raises `ValueError` for a
-    wrong path. The function raises `EncodingError` for a message that lacks a field, or has no numbers in it.
-    """
-    paths = [(field, _parse_field_path(field)) for field in fields]
-    if not paths:
-        raise ValueError(f"{modality}.fields is empty")
-
-    def read(message: Any, received_ns: int) -> Sample:
-        values = np.concatenate([_read_field(modality, message, field, steps) for field, steps in paths])
-        finite = np.isfinite(values)
-        if finite.any():
-            values[~finite] = fill
-        header = getattr(message, "header", None)
-        stamp = received_ns if header is None else stamp_to_ns(header.stamp)
-        return Sample(modality, stamp, Reading(values), "" if header is None else header.frame_id)
-
-    return read
-
-
-def _parse_field_path(field: str) -> list[str | int | slice]:
-    steps: list[str | int | slice] = []
-    for part in field.split("."):
-        match = PATH_PART.fullmatch(part)
-        if match is None:
-            raise ValueError(f"field '{field}' is not a path like data, wrench.force.x or ranges[0:360]")
-        steps.append(match[1])
-        for first, colon, last in ARRAY_INDEX.findall(match[2]):
-            if colon:
-                steps.append(slice(int(first) if first else None, int(last) if last else None))
-            elif first:
-                steps.append(int(first))
-            else:
-                raise ValueError(f"field '{field}': [] must contain a number")
-    return steps
-
-
-def _read_field(modality: str, message: Any, field: str, steps: Sequence[str | int | slice]) -> npt.NDArray[np.float64]:
-    value = message
-    for step in steps:
-        try:
-            value = getattr(value, step) if isinstance(step, str) else value[step]
-        except (AttributeError, IndexError, TypeError) as error:
-            raise EncodingError(
-                f"a message has no field '{field}' ('{step}' is missing): set {modality}.fields to fields that it has"
-            ) from error
-    try:
-        return np.asarray(value, np.float64).reshape(-1)
-    except (TypeError, ValueError) as error:
-        raise EncodingError(
-            f"field '{field}' contains {type(value).__name__}, not numbers: name other fields in {modality}.fields"
-        ) from error
-
-
-# Words in topics that carry one half of an IMU. The word of one half, in place of that of the other, names its topic.
-GYROSCOPE_WORDS = ("gyroscope", "angular_velocity", "gyros", "gyro")
-ACCELERATION_WORDS = ("accelerometer", "linear_acceleration", "accels", "accel")
-_HALF = re.compile(rf"(?<![a-z])({'|'.join(GYROSCOPE_WORDS + ACCELERATION_WORDS)})(?![a-z])")
+from sensebind.fusion.io.topic_names import imu_half, other_imu_half
 
 MAX_ACCELERATION_GAP = SECOND // 4  # ns between two accelerations, one of which is used at the stamps between them
 ACCELERATION_WAIT = SECOND  # ns of stamps that an angular velocity waits for an acceleration
 HALF_IMU_TIME = SECOND  # ns of readings after which an angular velocity that is always 0 is judged
 MIN_ACCELERATION_NOISE = 1e-4  # m/s²: a robot at rest in a simulator without noise has less
-BLOCK_TIME, MIN_BLOCK_READINGS = SECOND, 5  # ns and number of the readings that units are judged by
-LIKE_GRAVITY = (0.8, 1.25)  # mean length of an acceleration in g
-MAX_GRAVITY_SPREAD = 0.25  # standard deviation of the lengths, relative to their mean, of gravity and some motion
-NO_GRAVITY = 0.5  # m/s²: a smaller mean length of the acceleration contains no gravity
-MAX_TURNING_RATE = 6.0  # rad/s: no robot turns so fast for `UNIT_BLOCKS` blocks
-UNIT_BLOCKS = 3  # blocks in a row that must agree before a warning
-TURNED = (0.5, 6.0)  # rad: turns of gravity in a block, by the angular velocity, that are compared with the measured
 
 
-def imu_half(topic: str) -> str:
-    """The half of an IMU that the name of a topic says: ``gyro``, ``accel``, or empty."""
-    found = _HALF.search(topic.lower())
-    return "" if found is None else "gyro" if found[1] in GYROSCOPE_WORDS else "accel"
+def imu_sample(modality: str, message: Message, *, use_unmeasured: bool = False) -> Sample:
+    """sensor_msgs/Imu → acceleration x y z (m/s²), angular velocity x y z (rad/s).
 
-
-def other_imu_half(topic: str) -> str:
-    """The topic of the other half of an IMU, ``/camera/accel/sample`` for ``/camera/gyro/sample``. Empty: there is none
-    because the name of this topic does not say that it is one half."""
-    found = _HALF.search(topic.lower())
-    if found is None:
-        return ""
-    words, others = GYROSCOPE_WORDS, ACCELERATION_WORDS
-    if found[1] not in words:
-        words, others = others, words
-    return topic[: found.start()] + others[words.index(found[1])] + topic[found.end() :]
+    A first covariance of −1 means that the sensor does not measure this quantity (sensor_msgs/Imu). Its values are
+    then NaN, unless `use_unmeasured`.
+    """
+    a, w = message.linear_acceleration, message.angular_velocity
+    values = np.array([a.x, a.y, a.z, w.x, w.y, w.z], np.float64)
+    if message.linear_acceleration_covariance[0] == -1 and not use_unmeasured:
+        values[:3] = np.nan
+    if message.angular_velocity_covariance[0] == -1 and not use_unmeasured:
+        values[3:] = np.nan
+    return Sample(modality, stamp_to_ns(message.header.stamp), Reading(values), message.header.frame_id)
 
 
 class ImuDecoder:
@@ -334,84 +257,3 @@ class ImuDecoder:
 def _values(sample: Sample) -> npt.NDArray[np.float64]:
     assert isinstance(sample.data, Reading)
     return sample.data.values
-
-
-class UnitCheck:
-    """Compares the readings of an IMU with what is possible, in blocks of `BLOCK_TIME`, and says what their units look
-    like."""
-
-    def __init__(self, options: SensorOptions) -> None:
-        self.warnings: list[str] = []
-        self._options = options
-        self._rows: list[npt.NDArray[np.float64]] = []
-        self._start = 0  # ns, stamp of the first of them
-        self._findings = {"acceleration": ("", 0), "rotation": ("", 0)}  # the newest, and in how many blocks in a row
-        self._turned_as_predicted = 0  # blocks in which gravity turned as the angular velocity says
-
-    def update(self, sample: Sample) -> None:
-        """Add a reading."""
-        if not self._findings:
-            return
-        if not self._rows or sample.stamp < self._start:
-            self._rows, self._start = [], sample.stamp
-        self._rows.append(_values(sample))
-        seconds = (sample.stamp - self._start) / SECOND
-        if seconds * SECOND < BLOCK_TIME:
-            return
-        rows, self._rows = np.array(self._rows), []
-        if len(rows) < MIN_BLOCK_READINGS or not np.isfinite(rows).all():
-            return
-        for part, (before, blocks) in list(self._findings.items()):
-            text = self._acceleration_finding(rows) if part == "acceleration" else self._rotation_finding(rows, seconds)
-            self._findings[part] = text, blocks + 1 if text == before else 1
-            if text and self._findings[part][1] >= UNIT_BLOCKS:
-                self.warnings.append(text)
-                del self._findings[part]  # said once
-
-    def _acceleration_finding(self, rows: npt.NDArray[np.float64]) -> str:
-        """What a block says about the acceleration; empty: nothing."""
-        sensor, unit = self._options.sensor, self._options.acceleration_unit
-        lengths = np.linalg.norm(rows[:, :3], axis=1)
-        length = float(lengths.mean())
-        if 0 < length < NO_GRAVITY:
-            return (
-                f"the acceleration is less than {NO_GRAVITY} m/s² long, so gravity was removed from it. REP-145 wants "
-                "gravity included: tilts and falls are not recognised without it, and the fault detector reports "
-                f"miscalibrated; set {sensor}.topic to the topic of the driver, often imu/data_raw or imu/data"
-            )
-        if float(lengths.std()) > MAX_GRAVITY_SPREAD * length:
-            return ""  # not gravity alone
-        in_message = length / ACCELERATION_UNITS[unit]
-        for name, gravity in (("m/s^2", 9.8), ("g", 1.0), ("mg", 1000.0)):
-            if name != unit and LIKE_GRAVITY[0] * gravity <= in_message <= LIKE_GRAVITY[1] * gravity:
-                return (
-                    f"the acceleration is about {gravity:g} long: it looks like gravity in {name}, and not in {unit}: "
-                    f"set {sensor}.acceleration_unit: {name}"
-                )
-        return ""
-
-    def _rotation_finding(self, rows: npt.NDArray[np.float64], seconds: float) -> str:
-        """What a block says about the angular velocity; empty: nothing."""
-        if self._options.angular_velocity_unit == "deg/s" or self._turned_as_predicted >= UNIT_BLOCKS:
-            return ""
-        rates = rows[:, 3:6]
-        text = f"it looks like deg/s, and not rad/s: set {self._options.sensor}.angular_velocity_unit: deg/s"
-        if float(np.linalg.norm(rates, axis=1).mean()) > MAX_TURNING_RATE:
-            return f"the angular velocity is larger than {MAX_TURNING_RATE:g} for seconds: {text}"
-        # The path of the direction of gravity over the quarters of the block, as measured and by the angular velocity.
-        parts = np.array_split(rows, 4)
-        directions = np.array([part[:, :3].mean(axis=0) for part in parts])
-        lengths = np.linalg.norm(directions, axis=1, keepdims=True)
-        if (lengths <= 0).any():
-            return ""
-        directions /= lengths
-        steps = np.array([part[:, 3:6].mean(axis=0) for part in parts]) * seconds / 4
-        measured = float(np.arccos(np.clip((directions[1:] * directions[:-1]).sum(axis=1), -1.0, 1.0)).sum())
-        predicted = float(np.linalg.norm(np.cross((steps[1:] + steps[:-1]) / 2, directions[:-1]), axis=1).sum())
-        if not TURNED[0] <= predicted <= TURNED[1]:
-            return ""
-        if measured > 0.4 * predicted:
-            self._turned_as_predicted += 1
-        if measured > 0.1 * predicted:
-            return ""
-        return f"gravity turns less than a tenth of what the angular velocity says: {text}"
