@@ -107,8 +107,8 @@ def alias_bomb() -> bytes:
 
 BOMBS = [
     alias_bomb(),
-    b"[" * 5000,
-    b"{a: " * 3000,
+    b"[" * 600,
+    b"{a: " * 600,
     b"/**: {ros__parameters: {vision.hop: " + b"9" * 400 + b"}}",
     b"\xff\xfe/\x00",
     b"a: *b",

@@ -26,7 +26,7 @@ from sensebind.fusion.core.samples import AUDIO, DEPTH, IMU, SECOND, THERMAL, VI
 from sensebind.fusion.inference.engine import Failure
 from sensebind.fusion.io import messages as m
 from sensebind.fusion.io.recordings.message_types import typestore
-from sensebind.fusion.io.sample_decoder import SampleDecoder
+from sensebind.fusion.io.sensor_messages.sample_decoder import SampleDecoder
 from sensebind.fusion.models.imagebind.network import ImageBind
 from sensebind.fusion.models.imagebind.space import ImageBindSpace
 from sensebind.fusion.stream.drivers import finish, process
@@ -187,10 +187,10 @@ def sounds(draw: st.DrawFn) -> bytes:
     rate = draw(st.one_of(st.sampled_from([8000, 16_000, 44_100, 48_000]), UINT32))
     channels = draw(st.one_of(st.just(1), st.integers(0, 8), UINT32))
     for number in range(draw(st.integers(1, 6))):
-        content = np.random.default_rng(number).integers(0, 256, draw(st.integers(0, 8000)), dtype=np.uint8)
+        content = np.random.default_rng(number).integers(0, 256, 2 * draw(st.integers(0, 40_000)), dtype=np.uint8)
         message = valid.BAG.make(
             valid.RAW_AUDIO,
-            timestamp=m.stamp_message(valid.BAG, valid.START + number * SECOND // 10),
+            timestamp=m.stamp_message(valid.BAG, valid.START + number * draw(st.sampled_from([SECOND, SECOND // 10]))),
             data=content,
             format=draw(st.sampled_from(["pcm-s16", "pcm-s16", "pcm-f32", "", "mp3", "opus"])),
             sample_rate=rate,
