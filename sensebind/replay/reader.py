@@ -211,6 +211,7 @@ class SampleReader:
         if sides and not names and options.modality == AUDIO and not options.info_topic and len(infos) == 1:
             return infos
         return names
+
     def _look_ahead(self, info_decoders: Mapping[str, Sequence[SampleDecoder]]) -> Iterator[Failure]:
         """Read what must be known before the first message: the clocks, and the first AudioInfo of each topic, which
         may have been recorded after the first sound that it describes, or before the selected part of the recording."""

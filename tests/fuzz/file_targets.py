@@ -15,7 +15,7 @@ import soundfile
 from hypothesis import strategies as st
 
 from fuzz.hostile_values import INTEGERS, NUMBERS, TEXTS, mutated
-from fuzz.sensor_targets import pictures, space
+from fuzz.sensor_targets import compressed_pixels, space
 from fuzz.target import Target, Work
 from helpers.paths import ROOT
 from sensebind.fusion.config.files import read_parameter_file
@@ -257,7 +257,7 @@ SCENARIO_KEYS = [
     "kind", "sensor", "clips", "thermal_camera", "motor", "occluded",
 ]  # fmt: skip
 TARGETS = [
-    Target("image_files", mutated(pictures()), in_file(".png", partial(embed_file, "vision")), {"windows": 1}),
+    Target("image_files", mutated(compressed_pixels()), in_file(".png", partial(embed_file, "vision")), {"windows": 1}),
     Target("depth_files", mutated(depth_files()), in_file(".tiff", partial(embed_file, DEPTH)), {"windows": 1}),
     Target("sound_files", mutated(sound_files()), in_file(".wav", partial(embed_file, "audio")), {"windows": 10}),
     Target("imu_tables", mutated(imu_tables()), in_file(".csv", partial(embed_file, "imu")), {"windows": 10}),

@@ -142,7 +142,7 @@ def image_messages(draw: st.DrawFn) -> bytes:
     return framed([cdr(message, m.IMAGE_TYPE)])
 
 
-def pictures() -> list[bytes]:
+def compressed_pixels() -> list[bytes]:
     """Valid compressed images."""
     pixels = np.random.default_rng(0).integers(0, 256, (24, 32, 3), dtype=np.uint8)
     depth = np.random.default_rng(0).integers(500, 4000, (24, 32)).astype(np.uint16)
@@ -160,7 +160,7 @@ def pictures() -> list[bytes]:
 def compressed_images(draw: st.DrawFn) -> bytes:
     """Compressed images with damaged data, and with formats that do not fit."""
     form = draw(st.one_of(st.sampled_from(FORMATS), TEXTS.filter(lambda text: "\0" not in text)))
-    data = np.frombuffer(draw(mutated(pictures())), np.uint8)
+    data = np.frombuffer(draw(mutated(compressed_pixels())), np.uint8)
     message = valid.BAG.make(m.COMPRESSED_IMAGE_TYPE, header=draw(headers()), format=form, data=data)
     return framed([cdr(message, m.COMPRESSED_IMAGE_TYPE)])
 
