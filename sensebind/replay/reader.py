@@ -216,15 +216,14 @@ class SampleReader:
         """Read what must be known before the first message: the clocks, and the first AudioInfo of each topic, which
         may have been recorded after the first sound that it describes, or before the selected part of the recording."""
         self._read_clocks()
-        for topic, decoders in info_decoders.items():
-            if self._topic_types[topic] != AUDIO_INFO_TYPE:
-                continue
-            for message in self._recording.first_messages(topic, 1, of_all=True):
-                for decoder in decoders:
-                    try:
-                        decoder.apply_side_message(message)
-                    except EncodingError as error:
-                        yield Failure(decoder.modality, "encoding", str(error), decoder.sensor)
+        infos = [topic for topic in info_decoders if self._topic_types[topic] == AUDIO_INFO_TYPE]
+        found = [(*first, topic) for topic in infos if (first := self._recording.earliest_message(topic))]
+        for _, message, topic in sorted(found, key=lambda one: one[0]):
+            for decoder in info_decoders[topic]:
+                try:
+                    decoder.apply_side_message(message)
+                except EncodingError as error:
+                    yield Failure(decoder.modality, "encoding", str(error), decoder.sensor)
 
     def first_stamps(self) -> dict[str, tuple[int, int]]:
         """Sensor → stamp and log time (ns) of its first message, for those with a stamp in the first seconds."""

@@ -101,9 +101,9 @@ def test_the_onset_of_a_chosen_event_takes_one_snapshot() -> None:
 @pytest.mark.parametrize("installed", [True, False])
 def test_without_a_recorder_each_onset_is_counted_and_the_warning_comes_once(installed: bool, tmp_path: Path) -> None:
     environment = ros_environment("sensebind_msgs")
-    if not installed:  # hides the package, also where it is installed
-        (tmp_path / "rosbag2_interfaces").mkdir()
-        (tmp_path / "rosbag2_interfaces" / "__init__.py").write_text("raise ImportError('hidden')\n")
+    if not installed:  # hides the package, also where it is installed: a package that is loaded already is not ROS's
+        (tmp_path / "rosbag2_interfaces.py").touch()
+        (tmp_path / "sitecustomize.py").write_text("import rosbag2_interfaces\n")
         environment["PYTHONPATH"] = f"{tmp_path}:{environment['PYTHONPATH']}"
     elif find_spec("rosbag2_interfaces") is None:
         pytest.skip("rosbag2_interfaces is not installed here: `make .venv/.ready` builds its snapshot service")

@@ -347,7 +347,9 @@ def test_an_initial_spoke_from_a_file_must_have_the_same_modality_and_window(tmp
 def test_align_needs_a_hub_and_pairs_or_recordings(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    arguments = ["align", "--pairs", str(tmp_path), "--modality", "thermal", "-o", str(tmp_path / "s.safetensors")]
+    pairs, out = tmp_path / "pairs", tmp_path / "s.safetensors"
+    pairs.mkdir()
+    arguments = ["align", "--pairs", str(pairs), "--modality", "thermal", "-o", str(out)]
     monkeypatch.setattr(registry, "load_without_spokes", lambda name, weights: ToySpace())
     assert main(arguments) == 2 and "has no image encoder" in capsys.readouterr().err
     monkeypatch.setattr(registry, "load_without_spokes", lambda name, weights: HUB)

@@ -206,20 +206,27 @@ class Recording:
         """As `messages`, for a first look at messages that are read again later: counts and logs nothing."""
         return self._decoded_messages(topics, is_counted=False)
 
-    def first_messages(self, topic: str, count: int, *, of_all: bool = False) -> list[Any]:
-        """The first `count` messages of a topic. Those that cannot be read are left out, and are not counted.
-        `of_all`: of the whole recording, also before and after the selected time."""
-        found: list[Any] = []
-        start, stop = (-END_OF_TIME, END_OF_TIME) if of_all else (self._from, self._stop)
+    def first_messages(self, topic: str, count: int) -> list[Any]:
+        """The first `count` messages of a topic. Those that cannot be read are left out, and are not counted."""
+        return [message for _, message in self._first(topic, count, self._from, self._stop)]
+
+    def earliest_message(self, topic: str) -> tuple[int, Any] | None:
+        """Log time in ns and content of the first message of a topic in the whole recording, also outside of the
+        selected time. None if there is none, or if it cannot be read."""
+        return next(iter(self._first(topic, 1, -END_OF_TIME, END_OF_TIME)), None)
+
+    def _first(self, topic: str, count: int, start: int, stop: int) -> list[tuple[int, Any]]:
+        """(log time, message) of the first `count` messages of a topic from `start` to `stop` (ns)."""
+        found: list[tuple[int, Any]] = []
         try:
             main = next((own.type for own in self.topics if own.name == topic), "")
             channels = {f: [c for c in own if c.type == main] for f, own in self._channels_of([topic]).items()}
-            for _, channel, data in islice(self._merged(channels, start, stop), count):
+            for stamp, channel, data in islice(self._merged(channels, start, stop), count):
                 types = self._typestore_of(channel)
                 if self._is_compressed(data):
                     data = decompress_message(data, self.path.name)
                 if not isinstance(types, str):
-                    found.append(_deserializer(types, channel)(data, channel.type))
+                    found.append((stamp, _deserializer(types, channel)(data, channel.type)))
         except Exception as error:  # as in `messages`; a read of the whole topic reports it
             LOG.debug("%s: its first messages cannot be read: %s", topic, error)
         return found

@@ -191,8 +191,11 @@ class Listed:
         names = {topic: kind for topic, kind, *_ in messages} | dict(more)
         self.topics = [Topic(name, kind, 1) for name, kind in sorted(names.items())]
 
-    def first_messages(self, topic: str, count: int, *, of_all: bool = False) -> list[Any]:
+    def first_messages(self, topic: str, count: int) -> list[Any]:
         return [logged[3] for logged in self.messages([topic])][:count]
+
+    def earliest_message(self, topic: str) -> tuple[int, Any] | None:
+        return next(((stamp, message) for _, _, stamp, message in self.messages([topic])), None)
 
     def messages(self, topics: Sequence[str]) -> Iterator[Logged]:
         yield from (logged for logged in self._messages if logged[0] in topics)
