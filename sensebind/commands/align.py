@@ -123,8 +123,8 @@ def run(args: argparse.Namespace) -> int:
     require_file_name(args.checkpoint, "--checkpoint", "checkpoint.pt")
     outputs = [args.out, args.checkpoint, args.tensorboard]
     inputs = [*args.recordings, args.config, args.start, args.phrases, *args.unlabelled]
-    if args.pairs and args.pairs.is_dir():  # its folders are read, and files beside them are not
-        inputs += [path for path in args.pairs.iterdir() if path.is_dir()]
+    if args.pairs:  # the folders in it that are read
+        inputs += [args.pairs / name for name in (args.modality, "vision", "text")]
     require_apart(outputs, [*inputs, args.weights or None, args.source_weights or None])
     require_apart([args.out], [args.checkpoint, args.tensorboard])
     require_writable(*{path.parent for path in (args.out, args.checkpoint) if path})

@@ -39,7 +39,8 @@ def decode_file(frame: Frame, flags: int) -> npt.NDArray[Any]:
     try:
         image = cv2.imdecode(np.ascontiguousarray(frame.data), flags)
     except cv2.error as error:
-        raise EncodingError(f"{named(frame)} of {frame.data.size} bytes cannot be decoded: {error}") from error
+        text = str(error).strip()
+        raise EncodingError(f"{named(frame)} of {frame.data.size} bytes cannot be decoded: {text}") from error
     if image is None:
         kind = file_format(frame.data[:12].tobytes())
         other = ", or a TIFF of floats or of 32 bits with colours: save it with 8 or 16 bits" if kind == "TIFF" else ""
