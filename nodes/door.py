@@ -26,8 +26,8 @@ def error_text(error: Exception) -> str:
 class Door:
     """Passes the messages of a node to callbacks that raise `RefusedMessage` for those that they cannot use.
 
-    A refused message is counted and logged (`Refusals`), and the node goes on. So it is with any other error of a
-    callback, whose cause is `error`: no message ends the process. All methods run in the executor's thread.
+    A refused message is counted and logged (`Refusals`), and the node goes on. Any other error of a callback is treated
+    in the same way, with the cause `error`: no message ends the process. All methods run in the executor's thread.
     """
 
     def __init__(self, node: Node) -> None:

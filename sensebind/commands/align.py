@@ -122,7 +122,9 @@ def run(args: argparse.Namespace) -> int:
     require_file_name(args.out, "-o", "spoke.safetensors")
     require_file_name(args.checkpoint, "--checkpoint", "checkpoint.pt")
     outputs = [args.out, args.checkpoint, args.tensorboard]
-    inputs = [*args.recordings, args.pairs, args.config, args.start, args.phrases, *args.unlabelled]
+    inputs = [*args.recordings, args.config, args.start, args.phrases, *args.unlabelled]
+    if args.pairs:  # the folders in it that are read
+        inputs += [args.pairs / name for name in (args.modality, "vision", "text")]
     require_apart(outputs, [*inputs, args.weights or None, args.source_weights or None])
     require_apart([args.out], [args.checkpoint, args.tensorboard])
     require_writable(*{path.parent for path in (args.out, args.checkpoint) if path})

@@ -126,6 +126,17 @@ def test_no_file_of_the_input_is_an_output(bag: Path, tmp_path: Path, capsys: py
     assert contents(tmp_path) == before
 
 
+def test_a_spoke_may_be_written_beside_the_folders_of_its_pairs(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "audio").mkdir()
+    work = ["align", "--pairs", str(tmp_path), "--modality", "audio", "-o"]
+    assert main([*work, str(tmp_path / "audio" / "spoke.safetensors")]) == 2
+    assert "name another place for the output" in capsys.readouterr().err
+    assert main([*work, str(tmp_path / "spoke.safetensors")]) == 2
+    assert "must hold folders 'audio' and" in capsys.readouterr().err, "the next check"
+
+
 def test_paths_are_compared_by_file_and_not_by_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "in").mkdir()
     (tmp_path / "in" / "file").write_text("")

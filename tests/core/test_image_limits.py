@@ -109,6 +109,20 @@ def test_a_whole_jpeg_is_decoded_with_anything_before_its_header(before: bytes) 
     assert decode_rgb(frame).shape == (16, 16, 3)
 
 
+@pytest.mark.parametrize("size", [0, 1, 8, 10, 100])
+def test_bytes_after_an_image_file_are_ignored(size: int) -> None:
+    for name in (".png", ".jpg", ".webp"):
+        frame = Frame(np.frombuffer(file_bytes(name) + bytes(size), np.uint8), "", compressed=True)
+        assert decode_rgb(frame).shape == (16, 16, 3), name
+
+
+def test_a_dark_image_of_any_format_is_decoded() -> None:
+    dark = np.zeros((2160, 3840, 3), np.uint8)
+    for name in (".png", ".jpg", ".webp", ".jp2"):
+        frame = Frame(np.frombuffer(file_bytes(name, dark), np.uint8), "", compressed=True)
+        assert not decode_rgb(frame).any(), name
+
+
 def test_the_sizes_of_compressed_depth_are_known_before_it_is_decoded() -> None:
     png = file_bytes(".png", np.ones((20, 30), np.uint16))
     frame = Frame(np.frombuffer(bytes(12) + png, np.uint8), "16UC1; compressedDepth png", compressed=True)

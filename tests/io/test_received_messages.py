@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from dataclasses import replace
 from types import SimpleNamespace
 from typing import Any
 
@@ -14,7 +15,7 @@ from helpers.poison_messages import EMBEDDINGS, EVENTS, SPACE, SPACES, Change
 from helpers.toy_space import ToySpace
 from sensebind.fusion.core.embeddings import FUSED, Embedding
 from sensebind.fusion.core.errors import printable
-from sensebind.fusion.core.samples import AUDIO, TEXT, VISION
+from sensebind.fusion.core.samples import AUDIO, SECOND, TEXT, VISION
 from sensebind.fusion.io import messages
 from sensebind.fusion.io.received.embeddings import received_embedding
 from sensebind.fusion.io.received.events import received_event
@@ -47,6 +48,17 @@ def test_good_messages_pass_unchanged() -> None:
         message = poison.good_embedding(MAKE, modality)
         found, sent = received_embedding(message, KNOWN, modality), messages.embedding_from_message(message)
         assert np.array_equal(found.vector, sent.vector) and found.sources == sent.sources and found.tick == sent.tick
+
+
+def test_the_first_windows_of_a_simulation_whose_clock_begins_at_0_are_used() -> None:
+    message = poison.good_embedding(MAKE, tick=SECOND // 2)
+    assert received_embedding(message, KNOWN, VISION).start == -SECOND // 2
+    event = messages.event_from_message(poison.good_event(MAKE))
+    evidence = replace(event.evidence[0], start=-SECOND // 2, tick=SECOND // 2)
+    early = replace(event, tick=SECOND // 2, onset=-SECOND // 4, evidence=(evidence,))
+    assert received_event(messages.event_message(MAKE, early)) == early
+    with pytest.raises(RefusedMessage):
+        received_event(messages.event_message(MAKE, replace(early, tick=poison.START)))
 
 
 ALONE = [change for change in EMBEDDINGS if change[0] not in poison.OTHER_TIMES]

@@ -138,9 +138,10 @@ def compressed(name: str, data: bytes) -> Any:
         ("", b"\x1aE\xdf\xa3" + bytes(40), "Matroska files"),
         ("vp8", b"\x10\2\0\x9d\1\x2a" + bytes(40), "vp8 video, which is not read"),
         ("jpeg", bytes(range(60)), "none of JPEG, PNG"),
+        ("avif", b"\0\0\0\x20ftypavif" + bytes(60), "none of JPEG, PNG"),
         ("", bytes(60), "none of JPEG, PNG"),
     ],
-    ids=["AVCC", "AVCC unnamed", "IVF", "MPEG-TS", "MP4", "Matroska", "VP8", "no file", "zeros"],
+    ids=["AVCC", "AVCC unnamed", "IVF", "MPEG-TS", "MP4", "Matroska", "VP8", "no file", "AVIF", "zeros"],
 )
 def test_compressed_data_that_are_not_read_are_named_with_a_remedy(
     tmp_path: Path, name: str, data: bytes, text: str

@@ -108,7 +108,9 @@ def convert_colours(pixels: npt.NDArray[Any], code: int, frame: Frame) -> UInt8A
     try:
         return np.asarray(cv2.cvtColor(pixels, code))
     except cv2.error as error:
-        raise EncodingError(f"'{frame.encoding}' of {frame.width} × {frame.height} pixels: {error}") from error
+        raise EncodingError(
+            f"'{frame.encoding}' of {frame.width} × {frame.height} pixels: {str(error).strip()}"
+        ) from error
 
 
 def _odd_size(frame: Frame, name: str, size: int) -> EncodingError:

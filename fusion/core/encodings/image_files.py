@@ -24,6 +24,7 @@ UInt8Array = npt.NDArray[np.uint8]
 LOOKED_AT = 1000  # first bytes of a message that are looked at to find out what it is
 MAX_GREY_SPREAD = 12  # of the values of a pixel whose colour is grey: JPEG does not keep them equal
 MAX_PIXELS_PER_BYTE = 10_000  # of a compressed image; PNG and JPEG cannot compress more
+DENSER_FORMATS = ("WebP", "JPEG 2000")  # a dark image of any size has some hundred bytes
 
 
 def decode_file(frame: Frame, flags: int) -> npt.NDArray[Any]:
@@ -38,7 +39,8 @@ def decode_file(frame: Frame, flags: int) -> npt.NDArray[Any]:
     try:
         image = cv2.imdecode(np.ascontiguousarray(frame.data), flags)
     except cv2.error as error:
-        raise EncodingError(f"{named(frame)} of {frame.data.size} bytes cannot be decoded: {error}") from error
+        text = str(error).strip()
+        raise EncodingError(f"{named(frame)} of {frame.data.size} bytes cannot be decoded: {text}") from error
     if image is None:
         kind = file_format(frame.data[:12].tobytes())
         other = ", or a TIFF of floats or of 32 bits with colours: save it with 8 or 16 bits" if kind == "TIFF" else ""
@@ -65,8 +67,10 @@ def _check_declared_size(frame: Frame) -> None:
         raise EncodingError(f"{named(frame)} of {frame.data.size} bytes is none of {', '.join(FILE_FORMATS)}")
     if name == "PNG" and frame.data.size >= 24:
         at = 8
-        while at + 8 <= frame.data.size:  # chunks: length, name, content, checksum (PNG, third edition, 5.3)
-            at += 12 + int.from_bytes(frame.data[at : at + 4].tobytes(), "big")
+        chunk = b""  # length, name, content, checksum (PNG, third edition, 5.3)
+        while at + 8 <= frame.data.size and chunk[4:] != b"IEND":  # what follows the last chunk is ignored
+            chunk = frame.data[at : at + 8].tobytes()
+            at += 12 + int.from_bytes(chunk[:4], "big")
         if at > frame.data.size:
             raise EncodingError(f"{named(frame)} of {frame.data.size} bytes is cut off or damaged")
     width, height = declared_size(frame.data)
@@ -75,7 +79,8 @@ def _check_declared_size(frame: Frame) -> None:
             f"{named(frame)} ({name}) of {frame.data.size} bytes does not declare its size: it cannot be decoded, "
             "because it is damaged or cut off"
         )
-    if not is_possible_size(width, height) or width * height > MAX_PIXELS_PER_BYTE * frame.data.size:
+    is_too_dense = width * height > MAX_PIXELS_PER_BYTE * frame.data.size and name not in DENSER_FORMATS
+    if not is_possible_size(width, height) or is_too_dense:
         raise EncodingError(f"{named(frame)} declares {width} × {height} pixels: it is damaged")
 
 

@@ -19,6 +19,8 @@ H264_FIRST_UNITS = frozenset((1, 5, 6, 7, 8, 9))  # slices, and what stands befo
 HEVC_FIRST_UNITS = frozenset((0, 1, 2, *range(4, 10), *range(16, 22), *range(32, 36), 39))
 TS_PACKET = 188  # bytes of a packet of an MPEG transport stream, which begins with TS_SYNC
 TS_SYNC = 0x47
+# Brands of files in the same container as MP4 that are images (ISO/IEC 23008-12, AVIF): they are not read.
+IMAGE_BRANDS = (b"avif", b"heic", b"heix", b"heim", b"heis", b"mif1")
 BARE_PACKETS = "set the encoder to send the packets of the video alone"
 BYTE_STREAM = (
     "set the encoder to the byte stream (GStreamer: video/x-h264,stream-format=byte-stream or video/x-h265,…; FFmpeg: "
@@ -85,7 +87,7 @@ def _container(start: bytes) -> str:
     """The container of video that begins with these bytes; empty: none."""
     if start[:4] == b"DKIF":
         return "IVF"
-    if start[4:8] in (b"ftyp", b"moof", b"styp"):
+    if start[4:8] in (b"ftyp", b"moof", b"styp") and start[8:12] not in IMAGE_BRANDS:
         return "MP4"
     if start[:4] == b"\x1aE\xdf\xa3":
         return "Matroska"

@@ -9,6 +9,7 @@ from sensebind.fusion.core.events import Event, EventKind, EventPhase
 from sensebind.fusion.io.messages import event_from_message
 from sensebind.fusion.io.received.spaces import MAX_SENSORS
 from sensebind.fusion.io.received.values import (
+    MAX_WINDOW,
     RefusedMessage,
     checked_bearing,
     checked_count,
@@ -31,8 +32,10 @@ def received_event(message: Any) -> Event:
     checked_text(message.label, "label")
     checked_text(message.space, "space", empty=True)
     checked_text(getattr(message, "predecessor", ""), "predecessor", empty=True)
-    checked_stamp(message.header.stamp, "the stamp")
-    onset, offset = checked_stamp(message.onset, "onset"), checked_stamp(message.offset, "offset")
+    # What began in the first windows of a simulation may have begun before 0.
+    earliest = min(0, checked_stamp(message.header.stamp, "the stamp") - MAX_WINDOW)
+    onset = checked_stamp(message.onset, "onset", earliest)
+    offset = checked_stamp(message.offset, "offset", earliest)
     if offset and offset < onset:
         raise RefusedMessage("time", f"offset {offset} ns is before onset {onset} ns")
     checked_share(message.score, "score")

@@ -55,17 +55,20 @@ def _is_one_line(text: str) -> bool:
     return text.isprintable() or not any(unicodedata.category(c) in CONTROL_CATEGORIES for c in text)
 
 
-def checked_stamp(time: Any, field: str) -> int:
-    """builtin_interfaces/Time → int nanoseconds since the epoch, 0 or more."""
+def checked_stamp(time: Any, field: str, earliest: int = 0) -> int:
+    """builtin_interfaces/Time → int nanoseconds since the epoch, `earliest` (ns) or more."""
     seconds, nanoseconds = int(time.sec), int(time.nanosec)
-    if seconds < 0 or not 0 <= nanoseconds < SECOND:
+    stamp = seconds * SECOND + nanoseconds
+    if stamp < earliest or not 0 <= nanoseconds < SECOND:
         raise RefusedMessage("time", f"{field} is {seconds} s and {nanoseconds} ns, not 0 s or more and under 10^9 ns")
-    return seconds * SECOND + nanoseconds
+    return stamp
 
 
 def checked_window(start: Any, end: Any, field: str) -> tuple[int, int]:
-    """Two stamps → the window [start, end) in ns, of at most an hour."""
-    first, last = checked_stamp(start, f"the start of {field}"), checked_stamp(end, f"the end of {field}")
+    """Two stamps → the window [start, end) in ns, of at most an hour. The first windows of a simulation, whose clock
+    begins at 0, begin before 0."""
+    first = checked_stamp(start, f"the start of {field}", -MAX_WINDOW)
+    last = checked_stamp(end, f"the end of {field}")
     if not 0 <= last - first <= MAX_WINDOW:
         raise RefusedMessage("time", f"{field} lasts {(last - first) / SECOND:g} s: a window lasts 0 to 3600 s")
     return first, last

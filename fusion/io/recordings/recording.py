@@ -464,7 +464,7 @@ def _ignore(channel: Channel, error: Exception | str) -> None:
 
 
 def _is_set_back(before: BagFile, after: BagFile) -> bool:
-    """Whether the second of two parts begins long before the first one ends, and both have the same topics."""
+    """Whether the second of two parts begins long before the first one ends, and both have a topic in common."""
     is_overlap = after.start < before.end - MIN_OVERLAP and after.end > before.start
     return is_overlap and bool({c.topic for c in before.channels} & {c.topic for c in after.channels})
 
