@@ -182,7 +182,7 @@ def run(args: argparse.Namespace) -> int:
     if out := given.get("out"):
         names = ("recordings", "truth", "spoke")  # arguments with several values
         inputs = [value for name in names for value in given.get(name) or ()]
-        inputs += [given.get(name) for name in ("config", "folder", "baseline")]
+        inputs.append(given.get("config"))  # results may be in the folder of the data, which have other names
         require_apart([out / f"{name}.{end}" for name in RESULTS for end in ("json", "md", "png")], inputs)
         require_writable(out)
     return int(args.measure(args))

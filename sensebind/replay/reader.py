@@ -15,7 +15,7 @@ from sensebind.fusion.core.samples import AUDIO, IMU, SECOND, Calibration, Sampl
 from sensebind.fusion.inference.engine import Failure
 from sensebind.fusion.io.messages import IMU_TYPE, stamp_to_ns
 from sensebind.fusion.io.recordings import Recording
-from sensebind.fusion.io.sensor_messages.audio import AUDIO_INFO_TYPE
+from sensebind.fusion.io.sensor_messages.audio import AUDIO_INFO_TYPE, AUDIO_INFO_WAIT
 from sensebind.fusion.io.sensor_messages.sample_decoder import SampleDecoder, data_topic
 from sensebind.fusion.io.sensor_options import RECEIVED_STAMPS, SensorOptions
 from sensebind.fusion.io.topic_names import bare_name, imu_half, other_imu_half, other_imu_halves
@@ -213,17 +213,24 @@ class SampleReader:
         return names
 
     def _look_ahead(self, info_decoders: Mapping[str, Sequence[SampleDecoder]]) -> Iterator[Failure]:
-        """Read what must be known before the first message: the clocks, and the first AudioInfo of each topic, which
-        may have been recorded after the first sound that it describes, or before the selected part of the recording."""
+        """Read what must be known before the first message: the clocks, and an AudioInfo that is not read in time. It
+        was recorded before the selected part of the recording, or long after the first sound that it describes."""
         self._read_clocks()
         infos = [topic for topic in info_decoders if self._topic_types[topic] == AUDIO_INFO_TYPE]
         found = [(*first, topic) for topic in infos if (first := self._recording.earliest_message(topic))]
-        for _, message, topic in sorted(found, key=lambda one: one[0]):
+        for stamp, message, topic in sorted(found, key=lambda one: one[0]):
             for decoder in info_decoders[topic]:
+                sound = self._first_time(self.topics[decoder.sensor])
+                if self._first_time(topic) == stamp and stamp - sound < AUDIO_INFO_WAIT:
+                    continue  # the sound waits for it, as on a robot
                 try:
                     decoder.apply_side_message(message)
                 except EncodingError as error:
                     yield Failure(decoder.modality, "encoding", str(error), decoder.sensor)
+
+    def _first_time(self, topic: str) -> int:
+        """Log time in ns of the first message of a topic that is read; 0 if none is."""
+        return next((received for _, _, received, _ in self._recording.peek([topic])), 0)
 
     def first_stamps(self) -> dict[str, tuple[int, int]]:
         """Sensor → stamp and log time (ns) of its first message, for those with a stamp in the first seconds."""

@@ -78,3 +78,16 @@ def test_files_that_are_in_no_order_are_read_in_the_order_of_time(tmp_path: Path
     mixed = [("/a", (number * 37) % 100) for number in range(100)]
     order = read(write(tmp_path / "mixed", mixed))
     assert [mixed[place][1] for place in order] == list(range(100))
+
+
+def test_files_of_two_recorders_at_the_same_time_are_read_in_order_of_time(tmp_path: Path) -> None:
+    """They share a topic that every recorder has, such as /tf."""
+    folder = tmp_path / "bag"
+    folder.mkdir()
+    for number, own in enumerate(("/camera", "/imu")):
+        rows = [(topic, time) for time in range(number, 60, 2) for topic in (own, "/tf")]
+        part = write(tmp_path / f"part{number}", rows)
+        next(part.glob("*.mcap")).rename(folder / f"rec_{number}.mcap")
+    with Recording(folder) as bag:
+        found = [(stamp, topic) for topic, _, stamp, _ in bag.messages(["/camera", "/imu"])]
+    assert found == sorted(found) and len({topic for _, topic in found}) == 2

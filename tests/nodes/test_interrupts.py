@@ -32,16 +32,16 @@ def wait_for_handler(process: Executable, number: int = signal.SIGTERM, timeout:
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="/proc shows which signals a process handles")
 @pytest.mark.parametrize("node", NODES)
 def test_a_node_ends_in_order_at_any_moment_of_its_start(node: str, tmp_path: Path) -> None:
-    values: dict[str, object] = {"address": "ipc://" + str(tmp_path / "socket")} if node == "bridge" else {}
     arguments = []
     if node == "player":
         record_patrol(tmp_path / "bag", duration=1.0)
         arguments = [str(tmp_path / "bag")]
-    command = [sys.executable, "-m", f"sensebind.nodes.{node}", *arguments, *parameter_arguments(values)]
     chance = random.Random(node)
     longest = 6.0 if node == "embedder" else 2.5  # s, in which a node is ready on an idle machine
 
     def interrupted_after(seconds: float) -> None:
+        values = {"address": f"ipc://{tmp_path}/socket-{seconds}"} if node == "bridge" else {}
+        command = [sys.executable, "-m", f"sensebind.nodes.{node}", *arguments, *parameter_arguments(values)]
         process = Executable(command, ros_environment("sensebind_msgs"))
         try:
             wait_for_handler(process)

@@ -55,7 +55,7 @@ def test_the_sound_of_audio_capture_has_its_format_from_the_only_audio_info(tmp_
     ],
 )
 @pytest.mark.parametrize("many", ["gyro", "accel"])
-def test_the_halves_of_an_imu_are_united_under_all_their_names(tmp_path: Path, gyro: str, accel: str, many: str) -> None:
+def test_the_halves_of_an_imu_are_united_under_all_names(tmp_path: Path, gyro: str, accel: str, many: str) -> None:
     times = np.arange(0.0, 2.0, 0.01)
     rows: list[Logged] = []
     for number, (time, values) in enumerate(zip(times, shaking(times), strict=True)):

@@ -464,9 +464,12 @@ def _ignore(channel: Channel, error: Exception | str) -> None:
 
 
 def _is_set_back(before: BagFile, after: BagFile) -> bool:
-    """Whether the second of two parts begins long before the first one ends, and both have a topic in common."""
-    is_overlap = after.start < before.end - MIN_OVERLAP and after.end > before.start
-    return is_overlap and bool({c.topic for c in before.channels} & {c.topic for c in after.channels})
+    """Whether the second of two parts begins long before the first one ends, and both are of one recorder: they have
+    most topics in common. Two recorders may share some, such as /tf."""
+    if after.start >= before.end - MIN_OVERLAP or after.end <= before.start:
+        return False
+    first, second = ({channel.topic for channel in file.channels} for file in (before, after))
+    return 2 * len(first & second) > min(len(first), len(second))
 
 
 def _deserializer(types: Typestore, channel: Channel) -> Callable[[bytes, str], Any]:
