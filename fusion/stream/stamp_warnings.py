@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+GPS_EPOCH = 315964800.0  # s, from 1970: the start of GPS time in 1980; it is ahead of UTC by less than a minute
+
 
 def stamp_warnings(
     sensor: str, counts: Mapping[str, int], behind_others: float | None, fusion_timeout: float
@@ -41,6 +43,8 @@ def clock_text(sensor: str, behind: float) -> str:
     hint = ""
     if 36.5 < -behind < 37.5:
         hint = " (37 s: its stamps are TAI, not UTC)"
+    elif abs(behind - GPS_EPOCH) < 60:
+        hint = " (its stamps count from 1980, as the time of GPS does)"
     elif behind > 1e8:
         hint = " (they may count from the start of the device)"
     return (

@@ -90,6 +90,8 @@ def test_a_near_infrared_camera_that_is_the_only_camera_is_vision(tmp_path: Path
     [
         Images("/thermal/image_raw", "mono16"),
         Images("/lwir/image", "16UC1", info_width=64),
+        Images("/waermebild/image_raw", "mono16"),
+        Images("/camara_termica/image_raw", "mono16"),
         Images("/flir/ir/image_raw", "mono8"),
         Images("/boson/image", "mono16", frame_id="thermal_optical_frame"),
         Images("/thermal_camera/temperature", "32FC1"),
@@ -166,6 +168,8 @@ def test_depth_by_encoding_alone_yields_to_depth_that_more_says(tmp_path: Path) 
         ("/stereo/disparity_image", "mono8"),
         ("/camera/confidence/image", "16UC1"),
         ("/net/labels", "32SC1"),
+        ("/net/inverse_depth", "32FC1"),
+        ("/net/relative_depth/image", "32FC1"),
         ("/net/segmentation_ids", "16UC1"),
     ],
 )
@@ -231,7 +235,9 @@ def test_images_are_preferred_to_video_of_the_same_camera(tmp_path: Path) -> Non
 # Images that other programs made
 
 
-@pytest.mark.parametrize("name", ["/yolo/dbg_image", "/net/bboxes", "/camera/debug/image", "/net/heatmap"])
+@pytest.mark.parametrize(
+    "name", ["/yolo/dbg_image", "/net/bboxes", "/camera/debug/image", "/net/heatmap", "/dvs/rendering", "/bev/image"]
+)
 def test_drawn_images_yield_to_the_camera(tmp_path: Path, name: str) -> None:
     drawn = [Images(name, "bgr8"), jpeg("/overlay/image/compressed", "bgr8")]
     topics = [*drawn, Images("/front/image_raw", "rgb8")]

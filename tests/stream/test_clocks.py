@@ -140,3 +140,4 @@ def test_the_remedies_are_in_the_message() -> None:
     text = clock_text("rear", -37.0)
     assert "37.000 s ahead" in text and "TAI" in text and "rear.time_offset: -37.000" in text
     assert "rear.stamps: received" in text and "behind" in clock_text("imu", 1.7e9)
+    assert "as the time of GPS does" in clock_text("imu", 315964782.0)

@@ -20,6 +20,7 @@ MAX_SCENE_DEPTH, MIN_SCENE_DEPTH = 50.0, 0.01  # m: the median of a depth image 
 NEAR_SCENE_DEPTH, NEAR_SCENE_LIMIT = 0.3, 1.0
 DEPTH_UNITS = {"millimetres": 0.001, "centimetres": 0.01, "tenths of a millimetre": 0.0001}  # m of the value 1
 SCENE_KELVIN = (230.0, 400.0)  # K: the median of a thermal image of places where robots work
+COLDEST_SCENE, PERCENT_COLDER = 150.0, 5  # K: colder than a clear sky; no more of an image's values than this are so
 CELSIUS = 273.15  # K: 0 °C
 PLAUSIBLE_CELSIUS = (-40.0, 120.0)  # °C: medians of floats that are degrees Celsius rather than kelvin
 HOT_CELSIUS = 50.0  # °C: medians above it may be degrees Fahrenheit too
@@ -47,7 +48,8 @@ class ImageValueCheck:
         if options.bits:
             self._left = 0
         self._found: list[float] = []  # of each image: the largest value of a camera, else the median
-        self._high: list[float] = []  # of each image: the 95th percentile
+        self._high: list[float] = []  # of each depth image: the 95th percentile
+        self._low: list[float] = []  # of each thermal image: the 5th percentile
         self._is_float = False
 
     def check(self, frame: Frame, calibration: Calibration) -> str:
@@ -70,10 +72,19 @@ class ImageValueCheck:
         self._found.append(float(values.max() if self._modality == VISION else np.median(values)))
         if self._modality == DEPTH:
             self._high.append(float(np.percentile(values, 95)))
+        if self._modality == THERMAL:
+            self._low.append(float(np.percentile(values, PERCENT_COLDER)))
         if self._modality == VISION and not self._is_float and self._found[-1] >= 1 << USUAL_BITS[-1]:
             self._left = 0  # it uses the highest bits
             return ""
         return "" if self._left else self._warning(calibration)
+
+    def finish(self, calibration: Calibration) -> str:
+        """End a recording with fewer images than are checked, of a slow sensor. Returns the same warning."""
+        if not (self._left and self._found):
+            return ""
+        self._left = 0
+        return self._warning(calibration)
 
     def _values(self, frame: Frame, calibration: Calibration) -> npt.NDArray[Any] | None:
         """The values, of every third row and column; None for a camera image of 8 bits and thermal levels."""
@@ -141,8 +152,16 @@ class ImageValueCheck:
     def _thermal_warning(self, middle: float, calibration: Calibration) -> str:
         unit = calibration.thermal_scale(self._is_float)
         kelvin = middle * unit + calibration.thermal_offset
+        coldest = float(np.median(self._low)) * unit + calibration.thermal_offset
         if SCENE_KELVIN[0] <= kelvin <= SCENE_KELVIN[1]:
-            return ""
+            if coldest >= COLDEST_SCENE:
+                return ""
+            return (
+                f"{PERCENT_COLDER} % of the values of its images would be below {coldest:.1f} K "
+                f"({coldest - CELSIUS:.0f} °C) with {self._sensor}.unit {unit:g} and {self._sensor}.offset "
+                f"{calibration.thermal_offset:g}: if the camera stretches contrast (AGC), set "
+                f"{self._sensor}.radiometric to false; if not, set unit and offset as its manual says"
+            )
         return (
             f"the median of its images is {middle:.6g}, which would be {kelvin:.1f} K ({kelvin - CELSIUS:.0f} °C) with "
             f"{self._sensor}.unit {unit:g} and {self._sensor}.offset {calibration.thermal_offset:g}: "

@@ -160,7 +160,10 @@ class SampleDecoder:
         return sample
 
     def finish(self) -> list[Sample]:
-        """End a recording: the samples of messages that waited for others. `unused` counts those without one."""
+        """End a recording: the samples of messages that waited for others. `unused` counts those without one. Warns of
+        values that do not fit the parameters, if there were too few images to do so before."""
+        if text := self._value_check.finish(self._calibration):
+            self._warn(text)
         stateful = self._audio_decoder or self._imu_decoder
         return [] if stateful is None else self._completed(stateful.finish(), None)
 

@@ -31,7 +31,8 @@ class Word(Enum):
 WORDS = {  # patterns in lower-case names
     Word.DISPARITY: re.compile("disparity"),
     Word.DEPTH: re.compile("depth"),
-    Word.THERMAL: re.compile("thermal|thermo|lwir"),
+    # Also as in thermique, thermisch, termica, termokamera, waermebild
+    Word.THERMAL: re.compile("thermal|thermi(?:c|qu|sch)|thermo|termi[ck]|termo|w(?:ae|a)rmebild|lwir"),
     Word.MAKER: re.compile("flir|lepton|optris|(?<![a-z])boson"),
     Word.INFRARED: re.compile(r"infra(?!str)|(?<![a-z])n?ir((?![a-z])|cam|img|image|left|right)|near_?ir|swir"),
     Word.COLOUR: re.compile(r"(?<![a-z])(rgb|colou?r|visible)(?=/)|/(rgb|colou?r|visible)$"),  # not `image_color`
@@ -48,12 +49,14 @@ ALIGNED_TO = re.compile(r"_to_[a-z0-9]+")  # in `aligned_depth_to_infra1`: names
 DERIVED_IMAGE = re.compile(
     r"(?<![a-z])(debug|dbg|annotated|annotations?|overlay|detections?|viz|visuali[sz]ation|masks?|segmentation|semantics?"
     r"|labels?|results?|markers?|features?|tracks?|tracked|preview|thumbnail|resized|map|costmap|trajectory|bbox(es)?"
-    r"|boxes|yolo(v?\d+)?|detectnet|openpose|skeletons?|keypoints?|heatmap|rviz|predictions?)(?![a-z])"
+    r"|boxes|yolo(v?\d+)?|detectnet|openpose|skeletons?|keypoints?|heatmap|rviz|predictions?|rendering|rendered|bev"
+    r"|birds?_?eye(_view)?)(?![a-z])"
 )
 # Words in the names of topics whose numbers are no distances, though their encoding is that of depth images.
 NO_DISTANCE = re.compile(
     r"(?<![a-z])(confidence|uncertainty|variance|cost|costmap|normals?|flow|elevation|heatmap|scores?|probability"
-    r"|masks?|segmentation|semantics?|labels?|ids?|amplitude|intensity|reflectivity|signal|near_ir)(?![a-z])"
+    r"|masks?|segmentation|semantics?|labels?|ids?|amplitude|intensity|reflectivity|signal|near_ir"
+    r"|inverse(_depth)?|inv_depth|relative_depth)(?![a-z])"
 )
 # Words in the names of grey images that a lidar or a time-of-flight camera makes: its own light, and distances.
 RETURNED_LIGHT = re.compile(r"(?<![a-z])(signal|reflec|reflectivity|amplitude|intensity)_(image|img)(?![a-z])")

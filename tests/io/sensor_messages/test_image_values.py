@@ -39,6 +39,7 @@ def warnings_of(
     with caplog.at_level(logging.WARNING):
         for number in range(count):
             decoder.decode(make(number), 0)
+        decoder.finish()
     return [record.getMessage() for record in caplog.records]
 
 
@@ -59,6 +60,22 @@ def test_a_camera_that_never_uses_its_highest_bits_is_named(caplog, encoding: st
 def test_a_png_of_a_camera_with_12_bits_is_named_too(caplog) -> None:
     (text,) = warnings_of(caplog, VISION, lambda i: png(grey(i, 12), "mono16; png compressed "))
     assert "set vision.bits to their number, 12 or 14" in text
+
+
+@pytest.mark.parametrize("count", [1, 9, 10])
+def test_a_recording_with_few_images_is_checked_at_its_end(caplog, count: int) -> None:
+    (text,) = warnings_of(caplog, VISION, lambda i: image("mono16", grey(i, 12)), count)
+    assert "set vision.bits" in text
+
+
+def test_thermal_counts_with_stretched_contrast_are_named_though_their_median_could_be_a_temperature(caplog) -> None:
+    stretched = np.linspace(0, 60000, X.size).reshape(X.shape).astype(np.uint16)
+    (text,) = warnings_of(caplog, THERMAL, lambda i: image("mono16", stretched))
+    assert "5 % of the values of its images would be below" in text
+    assert "set thermal.radiometric to false" in text
+    assert warnings_of(caplog, THERMAL, lambda i: image("mono16", stretched), radiometric=False) == []
+    sky = np.where(Y < 24, 20500, 29000).astype(np.uint16)
+    assert warnings_of(caplog, THERMAL, lambda i: image("mono16", sky)) == []
 
 
 def test_a_camera_that_uses_its_highest_bits_now_and_then_is_not_named(caplog) -> None:
