@@ -12,7 +12,7 @@ import numpy as np
 import soundfile
 
 from sensebind.fusion.core.encodings import EncodingError, decode_photograph
-from sensebind.fusion.core.errors import SensebindError, placeholder_text
+from sensebind.fusion.core.errors import SensebindError, placeholder_text, printable
 from sensebind.fusion.core.samples import (
     AUDIO,
     DEPTH,
@@ -131,7 +131,7 @@ def _read_imu(path: Path) -> list[Sample]:
     try:
         table = np.array([[float(cell) for cell in row] for row in rows], np.float64)
     except ValueError as error:
-        raise FileError(f"'{path}' must contain numbers in rows of equal length: {error}") from error
+        raise FileError(f"'{path}' must contain numbers in rows of equal length: {printable(error, 200)}") from error
     if table.ndim != 2 or table.shape[1] != 7 or len(table) < 2:
         raise FileError(f"'{path}' must contain at least 2 rows of time, ax, ay, az, gx, gy, gz")
     if not np.isfinite(table).all() or (np.diff(table[:, 0]) <= 0).any():

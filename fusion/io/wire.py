@@ -13,7 +13,7 @@ import msgpack
 import numpy as np
 
 from sensebind.fusion.core.embeddings import Activity, DetectedObject, Embedding
-from sensebind.fusion.core.errors import SensebindError
+from sensebind.fusion.core.errors import SensebindError, printable
 from sensebind.fusion.core.events import Event, EventKind, EventPhase, Evidence
 from sensebind.fusion.core.samples import SECOND
 
@@ -21,6 +21,7 @@ SCHEMA_VERSION = 2  # increases when a field is removed or changes its meaning, 
 READABLE = (1, 2)  # versions that `decode` reads
 EMBEDDING_TOPIC_PREFIX = "embedding/"  # the sensor follows
 EVENT_TOPIC = "event"
+MAX_SHOWN_LENGTH = 200  # characters of foreign text in an error
 # Fields of an evidence that version 1 does not have.
 ADDED_TO_EVIDENCE = ("weight", "competence", "coincides", "sensor", "frame_id", "region", "bearing")
 
@@ -49,7 +50,7 @@ def encode(item: Embedding | Event, sequence: int = 0, encoder: str = "", robot:
 
 def decode(topic: bytes, payload: bytes) -> Embedding | Event:
     """(topic, payload) → embedding or event. The vector is read-only. Raises `WireError`."""
-    name = topic.decode("utf-8", "replace")
+    name = printable(topic.decode("utf-8", "replace"), MAX_SHOWN_LENGTH)
     try:
         fields = msgpack.unpackb(payload)
         version, robot = fields["version"], fields.get("robot", "")  # missing in some messages of version 2
@@ -62,7 +63,8 @@ def decode(topic: bytes, payload: bytes) -> Embedding | Event:
         if version in READABLE:
             return _event_from_fields(fields) if own == EVENT_TOPIC else _embedding_from_fields(fields)
     except (ValueError, KeyError, TypeError, AttributeError, msgpack.UnpackException) as error:
-        raise WireError(f"a message on topic '{name}' does not match docs/bridge.md: {error!r}") from error
+        shown = printable(repr(error), MAX_SHOWN_LENGTH)
+        raise WireError(f"a message on topic '{name}' does not match docs/bridge.md: {shown}") from error
     raise WireError(
         f"a message on topic '{name}' has version {version}; this reader knows up to {SCHEMA_VERSION}: update it"
     )

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from sensebind.fusion.core.space import Space
     from sensebind.fusion.io.ground_truth import LabelSpan
     from sensebind.fusion.io.recordings import Selection
+    from sensebind.replay.losses import Losses
     from sensebind.replay.session import Replay, Settings
     from sensebind.report import ReportData
 
@@ -54,8 +55,8 @@ def add_parser(subparsers: _SubParsersAction[argparse.ArgumentParser]) -> None:
     parser.add_argument("--overwrite", action="store_true", help="replace the outputs of an earlier replay in DIR")
     parser.add_argument(
         "--strict", action="store_true",
-        help="exit with status 1 if messages of the recording could not be read: fewer than it counts, damaged, or not "
-        "as their type is defined",
+        help="exit with status 1 if something was lost: messages that could not be read, fewer than the recording "
+        "counts, and messages, samples or windows that were not used because they are undecodable, late, duplicate, …",
     )  # fmt: skip
     add_device(parser)
     parser.add_argument(
@@ -77,7 +78,7 @@ def add_parser(subparsers: _SubParsersAction[argparse.ArgumentParser]) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Replay a recording and write the files. Exit status 1 if it has no topic of any modality, and with --strict if
-    messages could not be read. Raises `SensebindError`."""
+    something was lost. Raises `SensebindError`."""
     from sensebind.fusion.core.errors import ConfigError
     from sensebind.fusion.io.ground_truth import find_truth_file, require_truth_file
     from sensebind.replay.progress import progress
@@ -130,10 +131,17 @@ def run(args: argparse.Namespace) -> int:
     print(f"{data.realtime_factor} × real time; written to {args.out}: {', '.join(OUTPUT_NAMES)}{also}")
     if args.suggest:
         _suggest(args, configured, space, steps, truth or [], data.start)
-    if args.strict and data.losses.recording:
-        print(f"error: messages of '{args.recording}' could not be read (--strict)", file=sys.stderr)
-        return 1
-    return 0
+    return _strict_status(args.recording, data.losses) if args.strict else 0
+
+
+def _strict_status(recording: Path, losses: Losses) -> int:
+    """The exit status with --strict. Prints what was lost."""
+    problems = ["messages could not be read"] if losses.recording else []
+    if faults := losses.faults():
+        problems.append(f"not all was used of {', '.join(faults)}")
+    if problems:
+        print(printable(f"error: '{recording}': {'; '.join(problems)} (--strict)"), file=sys.stderr)
+    return int(bool(problems))
 
 
 def selected_truth(truth: list[LabelSpan] | None, selection: Selection) -> list[LabelSpan] | None:

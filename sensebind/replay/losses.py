@@ -14,6 +14,7 @@ from sensebind.replay.reader import SampleReader
 UNDECODABLE = "undecodable"  # messages that are no samples of their modality
 NO_ENCODER = "no_encoder"  # windows of a modality that the space has no encoder for
 UNFUSED = "unfused"  # windows that were embedded, but too late for the fused vector of their tick
+FAULTY_WINDOWS = ("encoding", "failure", NO_ENCODER, UNFUSED)  # of the causes for windows: those of wrong data
 MAX_NAMED_TOPICS = 5  # topics that a line of text names
 
 
@@ -42,6 +43,13 @@ class SensorLosses:
             if lost
         ]
         return ", ".join(parts + ([f"{self.gaps} ticks without a sample"] if self.gaps else []))
+
+    def faults(self) -> dict[str, int]:
+        """Cause → count of what was lost because something is wrong. Samples between windows, and windows that data
+        cover too little, as the first ones of a recording, are in every recording."""
+        found = dict(self.messages_lost)
+        found |= {cause: count for cause, count in self.samples_lost.items() if cause in SAMPLE_DROPS}
+        return found | {cause: count for cause, count in self.windows_lost.items() if cause in FAULTY_WINDOWS}
 
     def as_json(self) -> dict[str, Any]:
         """The entry of `summary.json`. The totals of samples and windows are in its section `modalities`."""
@@ -84,6 +92,14 @@ class Losses:
                 "all are in summary.json"
             )
         return result
+
+    def faults(self) -> list[str]:
+        """What was lost because something is wrong, by sensor. `recording` is reported apart."""
+        return [
+            f"{sensor} ({', '.join(f'{cause} {count}' for cause, count in own.faults().items())})"
+            for sensor, own in self.sensors.items()
+            if own.faults()
+        ]
 
     def as_json(self) -> dict[str, Any]:
         """The section `losses` of `summary.json`."""

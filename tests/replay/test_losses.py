@@ -155,9 +155,14 @@ def test_missing_messages_are_a_warning_and_an_error_if_strict(
     assert text in " ".join(Page((tmp_path / "out" / "report.html").read_text()).words)
 
 
-def test_strict_is_no_error_if_all_messages_were_read(tmp_path: Path, config: Path) -> None:
-    status, summary = replayed(record_imu(tmp_path / "bag", faulty), config, "--strict")
-    assert status == 0 and summary["losses"]["sensors"]["imu"]["samples_lost"]
+def test_strict_is_an_error_for_samples_that_are_wrong_and_none_for_what_every_recording_has(
+    tmp_path: Path, config: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    status, summary = replayed(record_imu(tmp_path / "whole"), config, "--strict")
+    assert status == 0 and summary["losses"]["sensors"]["imu"]["samples_lost"], "samples after the last window"
+    capsys.readouterr()
+    status, _ = replayed(record_imu(tmp_path / "bag", faulty), config, "--strict", "--overwrite")
+    assert status == 1 and "imu (unstamped 5, invalid 3, duplicate 2) (--strict)" in capsys.readouterr().err
 
 
 def test_a_part_of_a_recording_is_replayed_with_its_truth(
