@@ -219,9 +219,9 @@ class SampleReader:
         infos = [topic for topic in info_decoders if self._topic_types[topic] == AUDIO_INFO_TYPE]
         found = [(*first, topic) for topic in infos if (first := self._recording.earliest_message(topic))]
         for stamp, message, topic in sorted(found, key=lambda one: one[0]):
+            is_read = self._first_time(topic) == stamp
             for decoder in info_decoders[topic]:
-                sound = self._first_time(self.topics[decoder.sensor])
-                if self._first_time(topic) == stamp and stamp - sound < AUDIO_INFO_WAIT:
+                if is_read and stamp - self._first_time(self.topics[decoder.sensor]) < AUDIO_INFO_WAIT:
                     continue  # the sound waits for it, as on a robot
                 try:
                     decoder.apply_side_message(message)

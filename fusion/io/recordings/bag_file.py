@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from abc import ABC, abstractmethod
 from bisect import bisect_left
+from collections import Counter
 from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -30,6 +31,7 @@ DEFINITION_FORMATS = {  # encodings of definitions of messages, as MCAP and rosb
 MIN_SET_BACK = SECOND // 4
 MAX_SET_BACKS = 8  # of a file; one with more was not written in the order of time
 LAST_TIME = 2**63 - 1
+METADATA = "metadata.yaml"  # of a folder of bag files
 PART_BYTES = 2**20  # of a compressed file that are read, and of its contents that are held, at once
 RUN_BYTES = 4 * 2**20  # messages outside of chunks are read in runs of this size
 # Bytes of a decompressed chunk or message. An image of 100 million pixels has 300 MB, and most chunks have a few.
@@ -252,6 +254,14 @@ class BlockFile(BagFile):
                 f"{self._place(block.end)} can be read ({problem})"
             )
         return result
+
+
+def message_counts(blocks: Iterable[Block]) -> Counter[int]:
+    """Id of a channel → its messages in all blocks."""
+    found: Counter[int] = Counter()
+    for block in blocks:
+        found.update(block.counts)
+    return found
 
 
 def readable_text(messages: int, first: int, last: int) -> str:

@@ -13,13 +13,12 @@ from rosbags.rosbag2 import StoragePlugin, Writer
 
 from sensebind.fusion.core.atomic import staged
 from sensebind.fusion.core.documents import read_yaml
-from sensebind.fusion.io.recordings.bag_file import RecordingError
+from sensebind.fusion.io.recordings.bag_file import METADATA, RecordingError
 from sensebind.fusion.io.recordings.message_types import RosbagsMessageFactory, typestore
 
 _INFINITE_DURATION = QosTime(9223372036, 854775807)  # RMW_DURATION_INFINITE
 # An entry of `custom_data` in metadata.yaml, by which a bag of this program is known.
 WRITER_KEY, WRITER = "written_by", "sensebind"
-METADATA = "metadata.yaml"
 LATCHED_QOS = Qos(
     history=QosHistory.KEEP_LAST,
     depth=1,

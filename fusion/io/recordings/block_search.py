@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 
-from sensebind.fusion.io.recordings.bag_file import RUN_BYTES, Block, readable_text
+from sensebind.fusion.io.recordings.bag_file import RUN_BYTES, Block, message_counts, readable_text
 
 
 class BlockSearch:
@@ -24,10 +24,7 @@ class BlockSearch:
 
     def counts(self) -> Counter[int]:
         """Id of a channel → its messages in all blocks."""
-        found: Counter[int] = Counter()
-        for block in self.blocks:
-            found.update(block.counts)
-        return found
+        return message_counts(self.blocks)
 
     def add_message(self, channel: int, stamp: int, at: int, end: int) -> None:
         """Add a message outside of chunks, whose record is from byte `at` to `end`. Those in a row become blocks of

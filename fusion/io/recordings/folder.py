@@ -17,9 +17,8 @@ from typing import Any
 from sensebind.fusion.core.documents import read_yaml
 from sensebind.fusion.core.errors import placeholder_text
 from sensebind.fusion.io.recordings import mcap_file, ros1_file, sqlite_file
-from sensebind.fusion.io.recordings.bag_file import BagFile, RecordingError, zstd_parts
+from sensebind.fusion.io.recordings.bag_file import METADATA, BagFile, RecordingError, zstd_parts
 
-METADATA = "metadata.yaml"
 MIN_FREE_BYTES = 2**30  # of the disk, which a decompressed copy leaves to other programs
 COMPRESSED = (".zstd", ".zst")  # ends of the names of compressed files
 # The name of a bag file. A part has a number at its end, perhaps after the time at which the recorder began this part.

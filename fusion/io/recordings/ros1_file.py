@@ -6,7 +6,6 @@ rosbags reads indexed bags only. The format: https://wiki.ros.org/Bags/Format/2.
 from __future__ import annotations
 
 import struct
-from collections import Counter
 from collections.abc import Iterator, Mapping
 from functools import lru_cache
 from pathlib import Path
@@ -26,6 +25,7 @@ from sensebind.fusion.io.recordings.bag_file import (
     RawMessage,
     RecordingError,
     decompress,
+    message_counts,
 )
 from sensebind.fusion.io.recordings.block_search import BlockSearch
 
@@ -80,9 +80,7 @@ class Ros1File(BlockFile):
         status = path.stat()
         contents = _contents(path, status.st_size, status.st_mtime_ns)
         super().__init__(path, path.open("rb"), contents.blocks, contents.damage)
-        counts: Counter[int] = Counter()
-        for block in contents.blocks:
-            counts.update(block.counts)
+        counts = message_counts(contents.blocks)
         self._add_unknown(counts, contents.connections)
         self.channels = [
             Channel(number, found.topic, found.type, ROS1, _definition(found.definition), counts[number], found.latched)
