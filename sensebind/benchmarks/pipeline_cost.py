@@ -102,7 +102,7 @@ def _measure(seconds: float) -> dict[str, float]:
 def _video_speed(codec: str) -> float:
     """How many times faster than real time one core turns the packets of a camera to samples: 640 × 480 at 30 Hz."""
     from sensebind.benchmarks.harness.video_packets import encode_video
-    from sensebind.fusion.io.video import VideoStream
+    from sensebind.fusion.io.sensor_messages.codecs.video import VideoStream
 
     rows, columns = np.mgrid[:HEIGHT, :WIDTH]
     noise = np.random.default_rng(0).integers(0, 12, (HEIGHT, WIDTH, 3))

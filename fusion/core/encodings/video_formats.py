@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-# Codec → the names that formats of messages use for it, in lower-case letters without dots. `fusion.io.video` decodes
-# them.
+# Codec → the names that formats of messages use for it, in lower-case letters without dots. `video.py` of
+# `fusion/io/sensor_messages/codecs` decodes them.
 VIDEO_FORMATS = {
     "h264": ("h264", "x264", "avc"),
     "hevc": ("h265", "hevc", "x265", "hvc1", "hev1"),

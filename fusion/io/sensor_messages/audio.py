@@ -20,8 +20,8 @@ from sensebind.fusion.core.samples import AUDIO, SECOND, Sample, Sound
 from sensebind.fusion.core.windows import MAX_CHANNELS
 from sensebind.fusion.io.messages import stamp_to_ns
 from sensebind.fusion.io.sensor_messages.channels import ChannelSelector
-from sensebind.fusion.io.sensor_messages.mp3 import Mp3Stream, is_mp3
-from sensebind.fusion.io.sensor_messages.opus import OpusStream
+from sensebind.fusion.io.sensor_messages.codecs.mp3 import Mp3Stream, is_mp3
+from sensebind.fusion.io.sensor_messages.codecs.opus import OpusStream
 from sensebind.fusion.io.sensor_messages.sampling_rate import RateMonitor
 from sensebind.fusion.io.sensor_messages.sound_file import require_duration, split_wave_header
 from sensebind.fusion.io.sensor_options import AUDIO_RATES, MP3, OPUS, WAVE, AudioFormat

@@ -28,12 +28,12 @@ from sensebind.fusion.core.samples import (
 )
 from sensebind.fusion.io import messages
 from sensebind.fusion.io.sensor_messages import audio, images
+from sensebind.fusion.io.sensor_messages.codecs.video import VideoStream
 from sensebind.fusion.io.sensor_messages.image_values import ImageValueCheck
 from sensebind.fusion.io.sensor_messages.imu import ImuDecoder
 from sensebind.fusion.io.sensor_messages.numeric_fields import numeric_sample_converter
 from sensebind.fusion.io.sensor_options import COMPRESSED_TRANSPORT, RAW_TRANSPORT, RECEIVED_STAMPS, SensorOptions
 from sensebind.fusion.io.topic_names import sibling_topic
-from sensebind.fusion.io.video import VideoStream
 
 LOG = logging.getLogger(__name__)
 MAX_WARNINGS = 4  # different warnings about one sensor that are logged

@@ -16,8 +16,8 @@ from helpers.field_recordings import STAMPED_SOUND, START, pieces, sound_message
 from helpers.sensor_messages import AUDIO_DATA, BAG, audio_info
 from sensebind.fusion.core.encodings import EncodingError, decode_pcm, pcm_to_float
 from sensebind.fusion.core.samples import SECOND, Sample, Sound
-from sensebind.fusion.io.sensor_messages import mp3, opus
-from sensebind.fusion.io.sensor_messages.opus import OpusStream
+from sensebind.fusion.io.sensor_messages.codecs import mp3, opus
+from sensebind.fusion.io.sensor_messages.codecs.opus import OpusStream
 from sensebind.fusion.io.sensor_messages.sample_decoder import SampleDecoder
 from sensebind.fusion.io.sensor_options import AudioFormat, SensorOptions
 

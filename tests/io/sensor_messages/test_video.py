@@ -18,10 +18,10 @@ from sensebind.fusion.core.samples import DEPTH, SECOND, THERMAL, VISION, Frame,
 from sensebind.fusion.inference.engine import Failure
 from sensebind.fusion.io import messages as m
 from sensebind.fusion.io.recordings import BagWriter, Recording, RosbagsMessageFactory
+from sensebind.fusion.io.sensor_messages.codecs.video import MAX_PACKETS_WITHOUT_KEYFRAME, VideoDecoder
 from sensebind.fusion.io.sensor_messages.sample_decoder import SampleDecoder, data_topic
 from sensebind.fusion.io.sensor_options import SensorOptions
 from sensebind.fusion.io.topic_names import sibling_topic
-from sensebind.fusion.io.video import MAX_PACKETS_WITHOUT_KEYFRAME, VideoDecoder
 from sensebind.replay.reader import SampleReader
 
 BAG = RosbagsMessageFactory()
