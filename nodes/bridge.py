@@ -27,8 +27,8 @@ from sensebind.fusion.io import messages
 from sensebind.fusion.io.received.embeddings import received_embedding
 from sensebind.fusion.io.received.events import received_event
 from sensebind.fusion.io.received.sequences import SequenceGaps
-from sensebind.fusion.io.received.spaces import MAX_SENSORS, ReceivedSpace, received_space
-from sensebind.fusion.io.received.values import NAME_PATTERN
+from sensebind.fusion.io.received.spaces import ReceivedSpace, received_space
+from sensebind.fusion.io.topic_names import MAX_SENSORS, RECEIVED_NAME_PATTERN
 from sensebind.fusion.io.wire import encode, topic_for
 from sensebind.fusion.io.zmq_publisher import ZmqPublisher, is_readable_by_others
 from sensebind.nodes.door import Door
@@ -121,7 +121,7 @@ class BridgeNode(ManagedNode):
         if sensor in self._embedding_subscriptions:
             return
         topic = self.resolve_topic_name(f"embeddings/{sensor}")
-        if len(self._embedding_subscriptions) >= MAX_SENSORS:
+        if len(self._embedding_subscriptions.keys() - {FUSED}) >= MAX_SENSORS:
             self._door.refuse("sensor.size", f"{topic} is not forwarded: there are {MAX_SENSORS} other sensors")
             return
         self._embedding_subscriptions[sensor] = self.create_subscription(
@@ -163,7 +163,7 @@ class BridgeNode(ManagedNode):
             for name, types in self.get_topic_names_and_types()
             if name.startswith(prefix)
             and messages.EMBEDDING_TYPE in types
-            and NAME_PATTERN.fullmatch(name.removeprefix(prefix))
+            and RECEIVED_NAME_PATTERN.fullmatch(name.removeprefix(prefix))
             and self.count_publishers(name)
         }
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import difflib
 import logging
-import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -35,7 +34,7 @@ from sensebind.fusion.events.novelty import NoveltyDetector
 from sensebind.fusion.events.prompt import PromptDetector
 from sensebind.fusion.inference.options import EngineOptions
 from sensebind.fusion.io.sensor_options import SensorOptions
-from sensebind.fusion.io.topic_names import bare_name
+from sensebind.fusion.io.topic_names import MAX_NAME_LENGTH, MAX_SENSORS, NAME_PATTERN, bare_name
 from sensebind.fusion.models.registry import SpaceOptions
 from sensebind.fusion.stream.options import StreamOptions
 
@@ -72,10 +71,6 @@ RESERVED_MODALITY_NAMES = (TEXT, FUSED, PROMPT_PREFIX.rstrip("."), *DETECTOR_TYP
 RESERVED_SENSOR_NAMES = (
     *SENSOR_MODALITIES, *RESERVED_MODALITY_NAMES, CONFIGURED_SENSORS, "embeddings", "qos_overrides"
 )  # fmt: skip
-# Of sensors and user-defined modalities: they are parts of topics, which ROS limits to 247 characters.
-MAX_NAME_LENGTH = 64
-MAX_SENSORS = 256  # of one modality
-NAME_PATTERN = re.compile(rf"[a-z][a-z0-9_]{{0,{MAX_NAME_LENGTH - 1}}}")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -417,7 +412,8 @@ def robots_of(values: Mapping[str, Any]) -> tuple[str, ...]:
     for name in robots:
         if not NAME_PATTERN.fullmatch(name) or robots.count(name) > 1:
             raise ConfigError(
-                f"parameter 'robots' names '{name}': use up to 64 lower-case letters, digits and _, each name once"
+                f"parameter 'robots' names '{name}': use up to {MAX_NAME_LENGTH} lower-case letters, digits and _, "
+                "each name once"
             )
     for sensor in sensors_of(values) if robots else ():
         for parameter_name in (f"{sensor}.{name}" for name in OWN_PARAMETERS):
@@ -446,6 +442,11 @@ def sensors_of(values: Mapping[str, Any], modalities: Sequence[str] | None = Non
                     "modality: choose another"
                 )
             found[sensor] = modality
+        if len(found) > MAX_SENSORS:  # other nodes would refuse the description of the space
+            raise ConfigError(
+                f"parameter '{modality}.sensors': with these and the sensors of other modalities the robot has "
+                f"{len(found)} sensors, and at most {MAX_SENSORS} are possible: name fewer"
+            )
     return found
 
 
@@ -462,7 +463,7 @@ def _named_sensors(values: Mapping[str, Any], modality: str) -> tuple[str, ...]:
     key = f"{modality}.sensors"
     names = options_with_values(ModalityOptions(), {} if values.get(key) is None else values, f"{modality}.").sensors
     if len(names) > MAX_SENSORS:
-        raise ConfigError(f"parameter '{key}' names {len(names)} sensors: at most {MAX_SENSORS} of one modality")
+        raise ConfigError(f"parameter '{key}' names {len(names)} sensors: a robot has at most {MAX_SENSORS}")
     for name in names:
         if not NAME_PATTERN.fullmatch(name) or name in RESERVED_SENSOR_NAMES or names.count(name) > 1:
             raise ConfigError(

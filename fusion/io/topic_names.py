@@ -1,4 +1,5 @@
-"""What the names of topics say: which two are of one topic, and which topics belong to one sensor."""
+"""What the names of topics say: which two are of one topic, and which topics belong to one sensor. And which names the
+sensors of a robot may have, and how many there may be, because each is a part of a topic."""
 
 from __future__ import annotations
 
@@ -6,6 +7,12 @@ import re
 
 from sensebind.fusion.io.messages import VIDEO_TRANSPORTS
 
+# Of sensors and modalities: they are parts of topics, which ROS limits to 247 characters.
+MAX_NAME_LENGTH = 64
+MAX_SENSORS = 256  # of one robot: those that its parameters may name, and those in messages about it
+NAME_PATTERN = re.compile(rf"[a-z][a-z0-9_]{{0,{MAX_NAME_LENGTH - 1}}}")  # of the names that parameters give
+# Of the names in messages: those that ROS allows in topics, because other programs publish embeddings too.
+RECEIVED_NAME_PATTERN = re.compile(rf"[A-Za-z_][A-Za-z0-9_]{{0,{MAX_NAME_LENGTH - 1}}}")
 # Words in topics that carry one half of an IMU. The word of one half, in place of that of the other, names its topic.
 GYROSCOPE_WORDS = ("gyroscope", "angular_velocity", "angular_vel", "gyros", "gyro", "gyr", "angular_rate")
 ACCELERATION_WORDS = ("accelerometer", "linear_acceleration", "linear_acc", "accels", "accel", "acc", "acceleration")

@@ -51,6 +51,16 @@ def test_the_topic_of_a_named_sensor(modality: str, given: dict[str, Any], topic
     assert sensor_options(values, modality, "front").topic_name == topic
 
 
+def test_a_robot_has_at_most_256_sensors_so_that_other_nodes_accept_the_description_of_its_space() -> None:
+    names = {m: tuple(f"{m}{number}" for number in range(200)) for m in ("vision", "audio")}
+    values = {"modalities": ("vision", "audio"), "vision.sensors": names["vision"], "audio.sensors": names["audio"]}
+    with pytest.raises(ConfigError, match=r"'audio.sensors': .* 400 sensors, and at most 256"):
+        sensors_of(values)
+    with pytest.raises(ConfigError, match=r"'vision.sensors' names 257 sensors: a robot has at most 256"):
+        sensors_of({"modalities": ("vision",), "vision.sensors": tuple(f"v{number}" for number in range(257))})
+    assert len(sensors_of(values | {"audio.sensors": names["audio"][:56]})) == 256
+
+
 def test_a_parameter_file_names_sensors_as_the_nodes_read_it(tmp_path: Path) -> None:
     file = tmp_path / "robot.yaml"
     file.write_text(

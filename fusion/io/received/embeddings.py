@@ -9,7 +9,7 @@ import numpy as np
 from sensebind.fusion.core.embeddings import FUSED, MAX_ACTIVITY_SHAPE, Embedding
 from sensebind.fusion.core.samples import TEXT
 from sensebind.fusion.io.messages import embedding_from_message
-from sensebind.fusion.io.received.spaces import MAX_SENSORS, ReceivedSpace
+from sensebind.fusion.io.received.spaces import ReceivedSpace
 from sensebind.fusion.io.received.values import (
     RefusedMessage,
     checked_bearing,
@@ -21,6 +21,7 @@ from sensebind.fusion.io.received.values import (
     checked_vector,
     checked_window,
 )
+from sensebind.fusion.io.topic_names import MAX_SENSORS
 
 MAX_OBJECTS = 1000  # in one image
 MAX_SYMPTOMS = 32

@@ -7,7 +7,6 @@ from typing import Any
 
 from sensebind.fusion.core.events import Event, EventKind, EventPhase
 from sensebind.fusion.io.messages import event_from_message
-from sensebind.fusion.io.received.spaces import MAX_SENSORS
 from sensebind.fusion.io.received.values import (
     MAX_WINDOW,
     RefusedMessage,
@@ -20,6 +19,7 @@ from sensebind.fusion.io.received.values import (
     checked_text,
     checked_window,
 )
+from sensebind.fusion.io.topic_names import MAX_SENSORS
 
 MAX_WEIGHT = 1e6
 

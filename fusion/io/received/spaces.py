@@ -17,8 +17,8 @@ from sensebind.fusion.io.received.values import (
     checked_number,
     checked_text,
 )
+from sensebind.fusion.io.topic_names import MAX_SENSORS
 
-MAX_SENSORS = 256  # of one robot; also the most topics of embeddings that a node subscribes to
 MAX_MODALITIES = 64
 MAX_LICENCE_LENGTH = 10_000  # characters
 MAX_PERIOD = 3600.0  # s, of windows and hops

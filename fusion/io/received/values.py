@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import re
 import unicodedata
 from collections.abc import Iterable
 from typing import Any
@@ -13,13 +12,12 @@ import numpy.typing as npt
 
 from sensebind.fusion.core.errors import SensebindError, printable
 from sensebind.fusion.core.samples import SECOND
+from sensebind.fusion.io.topic_names import MAX_NAME_LENGTH, RECEIVED_NAME_PATTERN
 
-MAX_NAME_LENGTH = 64  # characters of the name of a sensor or a modality, as in parameters
 MAX_TEXT_LENGTH = 1024  # characters of an id, a label or a frame: an id may contain the path of a checkpoint
 MAX_SHOWN_LENGTH = 200  # characters of a foreign text in a line of the log
 MAX_WINDOW = 3600 * SECOND  # ns, the longest window
 MAX_DIMENSION = 65536  # numbers of a vector
-NAME_PATTERN = re.compile(rf"[A-Za-z_][A-Za-z0-9_]{{0,{MAX_NAME_LENGTH - 1}}}")
 CONTROL_CATEGORIES = ("Cc", "Zl", "Zp", "Cs")  # of Unicode: what ends a line or controls a terminal
 SCORE_TOLERANCE = 1e-3  # of scores and shares, which others may compute in lower precision
 
@@ -34,7 +32,7 @@ class RefusedMessage(SensebindError, ValueError):  # noqa: N818, named by what i
 
 def checked_name(value: Any, field: str, *, cause: str = "name") -> str:
     """A name of a sensor or a modality, which can be a part of a topic."""
-    if not isinstance(value, str) or not NAME_PATTERN.fullmatch(value):
+    if not isinstance(value, str) or not RECEIVED_NAME_PATTERN.fullmatch(value):
         raise RefusedMessage(
             cause,
             f"{field} is '{printable(value, MAX_SHOWN_LENGTH)}', not a name of 1 to {MAX_NAME_LENGTH} letters, digits "

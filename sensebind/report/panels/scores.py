@@ -15,7 +15,7 @@ from sensebind.report.report_data import Similarity
 from sensebind.report.score_series import ScoreSeries
 
 MAX_LABELS = 24  # prompts with curves
-MAX_SENSORS = 12
+MAX_SHOWN_SENSORS = 12
 MAX_POINTS = 60_000  # of all curves together
 CHART_HEIGHT = 64  # px, of the scores of a prompt
 ROW_HEIGHT = 16  # px, of the similarity of one sensor
@@ -39,7 +39,7 @@ def score_panel(context: PageContext) -> Row:
     if series.is_empty:
         return []
     at = _labels_to_show(context, series)
-    sensors = list(series.sensors)[:MAX_SENSORS]
+    sensors = list(series.sensors)[:MAX_SHOWN_SENSORS]
     limit = max(40, min(600, MAX_POINTS // (len(at) * (1 + 2 * len(sensors)))))
     labels = tuple(series.labels[i] for i in at)
     fused = charts.downsample(Similarity(series.ticks, labels, series.scores[:, at]), context.axis, limit)
