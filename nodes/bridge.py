@@ -31,7 +31,7 @@ from sensebind.fusion.io.received.spaces import ReceivedSpace, received_space
 from sensebind.fusion.io.topic_names import MAX_SENSORS, RECEIVED_NAME_PATTERN
 from sensebind.fusion.io.wire import encode, topic_for
 from sensebind.fusion.io.zmq_publisher import ZmqPublisher, is_readable_by_others
-from sensebind.nodes.door import Door
+from sensebind.nodes.callback_guard import CallbackGuard
 from sensebind.nodes.support.diagnostic_status import diagnostic_array, diagnostic_status
 from sensebind.nodes.support.managed_node import ManagedNode, serve
 from sensebind.nodes.support.message_types import message_type
@@ -45,7 +45,7 @@ class BridgeNode(ManagedNode):
     """Forwards the messages on `embeddings/<sensor>` and `events`, from any publisher, while it is active.
 
     It finds the sensors in `embedding_space`, and topics of other publishers in the ROS graph. Messages that are not
-    valid are refused (`Door`). Its address is bound from `configure` to `release`, so that clients stay connected while
+    valid are refused (`CallbackGuard`). Its address is bound from `configure` to `release`, so that clients stay connected while
     it is inactive.
     """
 
@@ -59,7 +59,7 @@ class BridgeNode(ManagedNode):
     def configure(self, values: dict[str, Any]) -> None:
         options = options_with_values(BridgeNodeOptions(), values)
         self._space: ReceivedSpace | None = None  # the newest one
-        self._door, self._gaps = Door(self), SequenceGaps()
+        self._guard, self._gaps = CallbackGuard(self), SequenceGaps()
         # Topic → sequence numbers of its messages.
         self._sequences: defaultdict[bytes, Iterator[int]] = defaultdict(count)
         for name in (messages.EVENT_TYPE, messages.EMBEDDING_TYPE, messages.EMBEDDING_SPACE_TYPE):
@@ -83,8 +83,8 @@ class BridgeNode(ManagedNode):
 
     def activate(self) -> None:
         self._subscribe(FUSED)
-        on_event = self._door.guarded("event", self.resolve_topic_name("events"), self._on_event)
-        on_space = self._door.guarded("space", self.resolve_topic_name("embedding_space"), self._on_space)
+        on_event = self._guard.guarded("event", self.resolve_topic_name("events"), self._on_event)
+        on_space = self._guard.guarded("space", self.resolve_topic_name("embedding_space"), self._on_space)
         # The steady clock runs even while a simulated clock stands still.
         self._active_entities += [
             self.create_subscription(message_type(messages.EVENT_TYPE), "events", on_event, EVENT_INPUT_QOS),
@@ -122,12 +122,12 @@ class BridgeNode(ManagedNode):
             return
         topic = self.resolve_topic_name(f"embeddings/{sensor}")
         if len(self._embedding_subscriptions.keys() - {FUSED}) >= MAX_SENSORS:
-            self._door.refuse("sensor.size", f"{topic} is not forwarded: there are {MAX_SENSORS} other sensors")
+            self._guard.refuse("sensor.size", f"{topic} is not forwarded: there are {MAX_SENSORS} other sensors")
             return
         self._embedding_subscriptions[sensor] = self.create_subscription(
             message_type(messages.EMBEDDING_TYPE),
             f"embeddings/{sensor}",
-            self._door.guarded("embedding", topic, partial(self._on_embedding, sensor)),
+            self._guard.guarded("embedding", topic, partial(self._on_embedding, sensor)),
             EMBEDDING_INPUT_QOS,
         )
 
@@ -196,11 +196,11 @@ class BridgeNode(ManagedNode):
             "clients": clients,
             "lost": sum(self._gaps.lost.values()),
             **{f"lost.{topic}": count for topic, count in sorted(self._gaps.lost.items())},
-            **self._door.values(),
+            **self._guard.values(),
             **dict(sorted(self._publisher.counts.items())),
         }
         level, message = DiagnosticStatus.OK, f"{clients} clients"
-        if warnings := [text for text in (self._publisher.drop_warning, self._door.warning) if text]:
+        if warnings := [text for text in (self._publisher.drop_warning, self._guard.warning) if text]:
             level, message = DiagnosticStatus.WARN, "; ".join([message, *warnings])
         status = diagnostic_status(self.get_fully_qualified_name(), "clients", level, message, values)
         self._diagnostics.publish(diagnostic_array(self, status))

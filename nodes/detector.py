@@ -36,7 +36,7 @@ from sensebind.fusion.io.received.phrases import PhraseAnswer, received_phrases
 from sensebind.fusion.io.received.sequences import SequenceGaps
 from sensebind.fusion.io.received.spaces import ReceivedSpace, received_space
 from sensebind.fusion.io.received.values import RefusedMessage
-from sensebind.nodes.door import Door
+from sensebind.nodes.callback_guard import CallbackGuard
 from sensebind.nodes.phrase_requests import PhraseRequests
 from sensebind.nodes.support.diagnostic_status import diagnostic_array, diagnostic_status
 from sensebind.nodes.support.managed_node import ManagedNode, serve
@@ -60,7 +60,7 @@ class DetectorNode(ManagedNode):
 
     The embedder's service `embed_text` embeds the phrases, so their vectors are of the same space as those of the
     sensors. Once it is configured, it knows the space and requests the vectors; while it is active, it receives
-    embeddings. Messages and answers that are not valid are refused (`Door`). All callbacks and `finish` run in the
+    embeddings. Messages and answers that are not valid are refused (`CallbackGuard`). All callbacks and `finish` run in the
     executor's thread.
     """
 
@@ -75,7 +75,7 @@ class DetectorNode(ManagedNode):
 
     def configure(self, values: dict[str, Any]) -> None:
         self._values = values
-        self._door, self._gate, self._gaps = Door(self), StampGate(), SequenceGaps()
+        self._guard, self._gate, self._gaps = CallbackGuard(self), StampGate(), SequenceGaps()
         self._phrases: dict[str, PhraseAnswer] = {}  # phrase → its vector in the current space, and what belongs to it
         self._needs_configuration = False  # parameters or space changed after the tracker was configured
         self._space: ReceivedSpace | None = None
@@ -100,11 +100,11 @@ class DetectorNode(ManagedNode):
         self._space_subscription = self.create_subscription(
             message_type(messages.EMBEDDING_SPACE_TYPE),
             "embedding_space",
-            self._door.guarded("space", self.resolve_topic_name("embedding_space"), self._on_space),
+            self._guard.guarded("space", self.resolve_topic_name("embedding_space"), self._on_space),
             LATCHED_QOS,
         )
         self._update_timer = self.create_timer(
-            0.2, self._door.timed("detectors", self._update_detectors), clock=Clock(clock_type=ClockType.STEADY_TIME)
+            0.2, self._guard.timed("detectors", self._update_detectors), clock=Clock(clock_type=ClockType.STEADY_TIME)
         )
         self._is_made = True
 
@@ -113,7 +113,7 @@ class DetectorNode(ManagedNode):
         steady = Clock(clock_type=ClockType.STEADY_TIME)
         self._active_timers = [
             self.create_timer(1.0, self._publish_diagnostics, clock=steady),
-            self.create_timer(POLL_PERIOD, self._door.timed("embedding", self._watch), clock=steady),
+            self.create_timer(POLL_PERIOD, self._guard.timed("embedding", self._watch), clock=steady),
         ]
 
     def deactivate(self) -> list[Publisher]:
@@ -206,7 +206,7 @@ class DetectorNode(ManagedNode):
             self._embedding_subscriptions[sensor] = self.create_subscription(
                 message_type(messages.EMBEDDING_TYPE),
                 f"embeddings/{sensor}",
-                self._door.guarded("embedding", topic, partial(self._on_embedding, sensor)),
+                self._guard.guarded("embedding", topic, partial(self._on_embedding, sensor)),
                 EMBEDDING_INPUT_QOS,
             )
 
@@ -276,14 +276,14 @@ class DetectorNode(ManagedNode):
         service = self.resolve_service_name("embed_text")
         if not answer.success:
             reason = printable(answer.message, MAX_REASON_LENGTH)
-            self._door.refuse("answer.failed", f"{service}: the phrases of the prompts could not be embedded: {reason}")
+            self._guard.refuse("answer.failed", f"{service}: the phrases of the prompts could not be embedded: {reason}")
             return False
         try:
             if self._space is None:
                 return False
             found = received_phrases(answer, len(phrases), self._space)
         except RefusedMessage as error:
-            self._door.refuse(f"answer.{error.cause}", f"{service}: an answer was refused: {error}")
+            self._guard.refuse(f"answer.{error.cause}", f"{service}: an answer was refused: {error}")
             return False
         if any(phrase.space != self._space_id for phrase in found):
             return False  # the embedder changed its space meanwhile: `_on_space` starts another request
@@ -443,7 +443,7 @@ class DetectorNode(ManagedNode):
             level, message = DiagnosticStatus.WARN, f"{message}; {self._unrecognisable}"
         elif self._assembler.incomplete_ticks:
             message += f"; {self._assembler.incomplete_ticks} ticks without some of their vectors"
-        if refused := self._door.warning:
+        if refused := self._guard.warning:
             level, message = max(level, DiagnosticStatus.WARN), f"{message}; {refused}"
         if self._watchdog.clock_stands_still:
             message += "; /clock stands still"
@@ -454,7 +454,7 @@ class DetectorNode(ManagedNode):
             "requests_repeated": self._phrase_requests.repeated,
             "incomplete_ticks": self._assembler.incomplete_ticks,
             "lost": sum(self._gaps.lost.values()),
-            **self._door.values(),
+            **self._guard.values(),
         }
         values |= dict(sorted(self._counts.items()))
         status = diagnostic_status(self.get_fully_qualified_name(), "events", level, message, values)

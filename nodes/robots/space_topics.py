@@ -18,7 +18,7 @@ from sensebind.fusion.core.space import Space, limited_competences, nearest_reco
 from sensebind.fusion.core.windows import WindowSpec
 from sensebind.fusion.io import messages
 from sensebind.fusion.io.received.phrases import checked_phrases
-from sensebind.nodes.door import error_text
+from sensebind.nodes.callback_guard import error_text
 from sensebind.nodes.support.message_types import RosMessageFactory, message_type
 from sensebind.nodes.support.qos import LATCHED_QOS
 from sensebind.nodes.support.rclpy_compat import NO_EVENT_CALLBACKS

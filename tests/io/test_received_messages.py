@@ -1,4 +1,4 @@
-"""What comes from other programs is checked at the door: each kind of wrong message is refused with its cause."""
+"""What comes from other programs is checked when it arrives: each kind of wrong message is refused with its cause."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The door of a node: what other programs send is checked here, and what cannot be used is counted and reported."""
+"""Guards the callbacks of a node: no message of another program ends it, and what cannot be used is counted and logged."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def error_text(error: Exception) -> str:
     return printable(f"{type(error).__name__}: {error}", MAX_ERROR_LENGTH) + where
 
 
-class Door:
+class CallbackGuard:
     """Passes the messages of a node to callbacks that raise `RefusedMessage` for those that they cannot use.
 
     A refused message is counted and logged (`Refusals`), and the node goes on. Any other error of a callback is treated
