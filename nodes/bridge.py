@@ -45,8 +45,8 @@ class BridgeNode(ManagedNode):
     """Forwards the messages on `embeddings/<sensor>` and `events`, from any publisher, while it is active.
 
     It finds the sensors in `embedding_space`, and topics of other publishers in the ROS graph. Messages that are not
-    valid are refused (`CallbackGuard`). Its address is bound from `configure` to `release`, so that clients stay connected while
-    it is inactive.
+    valid are refused (`CallbackGuard`). Its address is bound from `configure` to `release`, so that clients stay
+    connected while it is inactive.
     """
 
     def __init__(self) -> None:

@@ -1,4 +1,4 @@
-"""Guards the callbacks of a node: no message of another program ends it, and what cannot be used is counted and logged."""
+"""Guards the callbacks of a node: no message ends it, and what cannot be used is counted and logged."""
 
 from __future__ import annotations
 

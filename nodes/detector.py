@@ -60,8 +60,8 @@ class DetectorNode(ManagedNode):
 
     The embedder's service `embed_text` embeds the phrases, so their vectors are of the same space as those of the
     sensors. Once it is configured, it knows the space and requests the vectors; while it is active, it receives
-    embeddings. Messages and answers that are not valid are refused (`CallbackGuard`). All callbacks and `finish` run in the
-    executor's thread.
+    embeddings. Messages and answers that are not valid are refused (`CallbackGuard`). All callbacks and `finish` run
+    in the executor's thread.
     """
 
     def __init__(self) -> None:
@@ -276,7 +276,8 @@ class DetectorNode(ManagedNode):
         service = self.resolve_service_name("embed_text")
         if not answer.success:
             reason = printable(answer.message, MAX_REASON_LENGTH)
-            self._guard.refuse("answer.failed", f"{service}: the phrases of the prompts could not be embedded: {reason}")
+            why = f"{service}: the phrases of the prompts could not be embedded: {reason}"
+            self._guard.refuse("answer.failed", why)
             return False
         try:
             if self._space is None:

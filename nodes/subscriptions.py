@@ -137,18 +137,18 @@ class SensorSubscriptions:
                     self._on_sample(sample)
             except Exception as error:
                 self._undecodable[sensor] += 1
-                refuse(error)
+                report(error)
 
         def on_info(message: Any) -> None:
             try:
                 if decoder.apply_side_message(message, self._node.get_clock().now().nanoseconds):
                     self._on_calibration(sensor, decoder.calibration)
             except Exception as error:
-                refuse(error)
+                report(error)
 
-        def refuse(error: Exception) -> None:
+        def report(error: Exception) -> None:
             """No error of a message may end the node; an `EncodingError` says what to do."""
-            text = str(error) if isinstance(error, EncodingError) else f"a message was refused: {error_text(error)}"
+            text = str(error) if isinstance(error, EncodingError) else f"a message is undecodable: {error_text(error)}"
             self._on_error(sensor, f"topic '{name}': {text}")
 
         self._subscribe(options, type_name, topic, on_message)

@@ -27,7 +27,7 @@ class SensebindError(Exception):
 
 
 class ConfigError(SensebindError, ValueError):
-    """A parameter or a parameter file is invalid."""
+    """A parameter or a parameter file is wrong."""
 
 
 class RecipeError(SensebindError, ValueError):

@@ -23,7 +23,7 @@ IMAGE_MODALITIES = (VISION, DEPTH, THERMAL)
 SENSOR_MODALITIES = (VISION, DEPTH, THERMAL, AUDIO, IMU)
 
 SECOND = 1_000_000_000  # nanoseconds
-MAX_PIXELS = 100_000_000  # of an image; an image that declares more is rejected
+MAX_PIXELS = 100_000_000  # of an image; an image that declares more is undecodable
 REP118_DEPTH_UNIT = 0.001  # m of a count of an integer depth image
 COMMON_THERMAL_UNIT = 0.01  # K of a count of a 16-bit thermal image
 

@@ -114,7 +114,7 @@ class Pipeline:
 
     def check_clock(self, sensor: str, end: int, received: int | None) -> bool:
         """Whether a sample with this end, recorded at this time (both ns), has the clock of the other sensors: if not,
-        `accept` rejects it. Also makes the clock of a sensor known before its first sample."""
+        `accept` drops it. Also makes the clock of a sensor known before its first sample."""
         return self._queue.check_clock(sensor, end, received)
 
     # --- output, by one driver

@@ -68,7 +68,7 @@ class QueueState:
 class WindowingState:
     """One sensor's windowing so far: counters by name, the sum of all windows' coverage, the end of the newest sample
     (ns; None: no sample yet); the time of arrival minus the stamp (ns; None: not known); how far its stamps are behind
-    those of the other sensors (ns; None: not known); whether its clock differs, so that its samples are rejected; and
+    those of the other sensors (ns; None: not known); whether its clock differs, so that its samples are dropped; and
     how many samples no window has used yet."""
 
     counts: Counter[str]
@@ -128,7 +128,7 @@ class WindowQueue:
             if sample.stamp > 0:
                 self._steps.update(sample.sensor, sample.end, sample.received)
             if not self._clocks.agrees(sample.sensor, sample.end, sample.received):
-                self._reject(windower)
+                self._drop_for_clock(windower)
                 return bool(self._items)
             before, restarts = windower.newest_stamp, windower.counts["restarts"]
             self._enqueue(windower.accept(sample))
@@ -289,10 +289,10 @@ class WindowQueue:
                 if through >= closed + windower.spec.hop:
                     self._enqueue(windower.close_through(through))
 
-    def _reject(self, windower: Windower) -> None:
+    def _drop_for_clock(self, windower: Windower) -> None:
         """Drop a sample whose clock is not that of the others, so that it delays no other sensor."""
         newest = windower.newest_stamp
-        windower.reject()
+        windower.drop_for_clock()
         if newest is not None:
             others = [w.newest_stamp for w in self._windowers.values() if w.newest_stamp is not None]
             self._first_stamp = min(others, default=None)

@@ -33,7 +33,7 @@ class Windower:
     - `burst`: a reading with the stamp of the newest one and other values: a driver that empties a FIFO gives all its
       readings one stamp. They are spread evenly from this stamp to the next.
     - `late`: a sample with a stamp before the newest closed tick. It is used for the windows that are still open.
-    - `clock`: samples that `reject` dropped, because the clock of the sensor is not that of the others.
+    - `clock`: samples that `drop_for_clock` dropped, because the clock of the sensor is not that of the others.
     - `unstamped` (stamp ≤ 0, but not 0 if the next stamp follows it, as in a simulation), `invalid` (NaN, infinite,
       empty, or with claims out of bounds: `WindowSpec.accepts`): samples that are dropped. This lowers the coverage.
     - `gaps`: ticks whose window has no sample, after the first window. They give no window.
@@ -57,7 +57,7 @@ class Windower:
         self.coverage_sum = 0.0  # of all windows with data, also those below the minimum
         self._max_backward = max(spec.lateness, MIN_BACKWARD_JUMP)
         self._max_samples = spec.max_readings
-        self.first_stamp: int | None = None  # ns, the earliest stamp that was used and not rejected later
+        self.first_stamp: int | None = None  # ns, the earliest stamp that was used and not dropped later
         self._unconfirmed: list[Sample] = []
         self._reset()
 
@@ -96,7 +96,7 @@ class Windower:
             return self._accept_stamped(sample)
         return self._accept_stamped(zero) + self._accept_stamped(sample)
 
-    def reject(self) -> None:
+    def drop_for_clock(self) -> None:
         """Drop one sample that is not given to `accept`, and all that are held: their clock is not that of the other
         sensors (`clock`)."""
         self.counts["samples"] += 1

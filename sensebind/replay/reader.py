@@ -290,7 +290,7 @@ def process_recording(
         pipeline.set_calibration(sensor, calibration)
 
     for sensor, (stamp, received) in reader.first_stamps().items():
-        pipeline.check_clock(sensor, stamp, received)  # so that the first sample of a wrong clock is rejected
+        pipeline.check_clock(sensor, stamp, received)  # so that the first sample of a wrong clock is dropped
 
     def read() -> Iterator[Sample | Failure]:
         for sample in reader.samples(on_progress, pipeline.set_calibration):
