@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from sensebind.fusion.core.space import Space
     from sensebind.fusion.io.ground_truth import LabelSpan
     from sensebind.fusion.io.recordings import Selection
-    from sensebind.replay.losses import Losses
+    from sensebind.replay.losses import ReplayLosses
     from sensebind.replay.session import Replay, Settings
     from sensebind.report import ReportData
 
@@ -134,7 +134,7 @@ def run(args: argparse.Namespace) -> int:
     return _strict_status(args.recording, data.losses) if args.strict else 0
 
 
-def _strict_status(recording: Path, losses: Losses) -> int:
+def _strict_status(recording: Path, losses: ReplayLosses) -> int:
     """The exit status with --strict. Prints what was lost."""
     problems = ["messages could not be read"] if losses.recording else []
     if faults := losses.faults():

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from sensebind.fusion.io.recordings import ForeignTopic, Loss, Recording, Topic
+from sensebind.fusion.io.recordings import ForeignTopic, Recording, RecordingLoss, Topic
 from sensebind.fusion.stream.pipeline import Pipeline
 from sensebind.fusion.stream.statistics import SAMPLE_DROPS
 from sensebind.replay.reader import SampleReader
@@ -63,12 +63,12 @@ class SensorLosses:
 
 
 @dataclass(frozen=True, slots=True)
-class Losses:
+class ReplayLosses:
     """What a replay did not use. `recording`: messages that could not be read. `notes`: facts about the recording.
     `foreign_topics`: topics that are not of ROS. `unused_topics`: topics of no sensor. `sensors`: sensor → its
     losses."""
 
-    recording: tuple[Loss, ...] = ()
+    recording: tuple[RecordingLoss, ...] = ()
     notes: tuple[str, ...] = ()
     foreign_topics: tuple[ForeignTopic, ...] = ()
     unused_topics: tuple[Topic, ...] = ()
@@ -120,7 +120,7 @@ class Losses:
         }
 
 
-def losses_of(recording: Recording, reader: SampleReader, pipeline: Pipeline) -> Losses:
+def losses_of(recording: Recording, reader: SampleReader, pipeline: Pipeline) -> ReplayLosses:
     """What was not used of a recording that was read to its end by `reader` and embedded by `pipeline`."""
     sensors = {}
     for sensor, statistics in pipeline.statistics().items():
@@ -143,4 +143,6 @@ def losses_of(recording: Recording, reader: SampleReader, pipeline: Pipeline) ->
             gaps=counts["gaps"],
         )
     unused = tuple(topic for topic in recording.topics if topic.name not in reader.read_topics)
-    return Losses(tuple(recording.losses), tuple(recording.notes), tuple(recording.foreign_topics), unused, sensors)
+    return ReplayLosses(
+        tuple(recording.losses), tuple(recording.notes), tuple(recording.foreign_topics), unused, sensors
+    )

@@ -40,7 +40,7 @@ from sensebind.fusion.inference.engine import Failure
 from sensebind.fusion.io.recordings import Recording, Selection
 from sensebind.fusion.io.topic_selection import TopicSelection
 from sensebind.fusion.stream.pipeline import Output, Pipeline
-from sensebind.replay.losses import Losses, losses_of
+from sensebind.replay.losses import ReplayLosses, losses_of
 from sensebind.replay.namespaces import RobotRecording
 from sensebind.replay.reader import SampleReader, process_recording
 
@@ -213,7 +213,7 @@ class Replay:
         """
         return self.reader.samples()
 
-    def losses(self, pipeline: Pipeline) -> Losses:
+    def losses(self, pipeline: Pipeline) -> ReplayLosses:
         """What was not used, after `outputs` of this pipeline ended."""
         return losses_of(self.recording, self.reader, pipeline)
 

@@ -14,7 +14,7 @@ from sensebind.fusion.core.embeddings import Embedding, sort_sensors
 from sensebind.fusion.core.events import Event
 from sensebind.fusion.core.samples import SECOND
 from sensebind.fusion.io.ground_truth import LabelSpan, find_truth_file, read_faults, read_truth
-from sensebind.replay.losses import Losses
+from sensebind.replay.losses import ReplayLosses
 from sensebind.report.score_series import ScoreSeries, empty_scores
 from sensebind.report.sensor_previews import SensorPreviews
 
@@ -99,7 +99,7 @@ class ReportData:
     onset_thresholds: Mapping[str, float] = field(default_factory=dict)
     sensors: Mapping[str, str] = field(default_factory=dict)
     topics: Mapping[str, str] = field(default_factory=dict)
-    losses: Losses = field(default_factory=Losses)
+    losses: ReplayLosses = field(default_factory=ReplayLosses)
 
     def modality_of(self, sensor: str) -> str:
         """The modality of a sensor: the sensor's own name if `sensors` lacks it, as for `fused`."""

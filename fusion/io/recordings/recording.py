@@ -66,7 +66,7 @@ class Selection:
 
 
 @dataclass(frozen=True, slots=True)
-class Loss:
+class RecordingLoss:
     """Messages of a recording that cannot be read. `cause`: `MISSING` (fewer than the recording counts), `UNREADABLE`
     (they do not fit their definition), `DAMAGED` (a part of a file) or `FILES`. `text`: a sentence for the user.
     `topic`: empty if it is not known. `messages`: how many; None if it is not known."""
@@ -167,13 +167,13 @@ class Recording:
         )
 
     @property
-    def losses(self) -> list[Loss]:
+    def losses(self) -> list[RecordingLoss]:
         """What cannot be read, by all that is known so far: it is complete after the messages were read."""
         texts = dict.fromkeys([*self._damage, *(text for file in self._files for text in file.damage)])
-        found = [*self._missing_parts(), *(Loss(FILES, text) for text in self._described.losses)]
-        found += [Loss(DAMAGED, text) for text in texts]
+        found = [*self._missing_parts(), *(RecordingLoss(FILES, text) for text in self._described.losses)]
+        found += [RecordingLoss(DAMAGED, text) for text in texts]
         found += [
-            Loss(
+            RecordingLoss(
                 UNREADABLE,
                 f"topic '{topic}': {count} messages cannot be read ({self._unreadable_reasons[topic]})",
                 topic,
@@ -346,7 +346,7 @@ class Recording:
                 stored[channel.topic] += channel.message_count
         return stored
 
-    def _missing_parts(self) -> list[Loss]:
+    def _missing_parts(self) -> list[RecordingLoss]:
         """One loss for all parts that the folder lacks: its text has the messages that metadata.yaml counts, and those
         that are left."""
         if not (missing := self._described.missing):
@@ -358,9 +358,9 @@ class Recording:
             f"'{self.path}' lacks {', '.join(missing)}: {parts} of {parts + len(missing)} parts are read, with {have} "
             f"of the {total} messages that metadata.yaml counts ({topics}). Copy the missing files too"
         )
-        return [Loss(FILES, text, messages=max(0, total - have))]
+        return [RecordingLoss(FILES, text, messages=max(0, total - have))]
 
-    def _missing(self) -> list[Loss]:
+    def _missing(self) -> list[RecordingLoss]:
         """The topics of which fewer messages were read, or can be read, than metadata.yaml or the files count. What is
         in missing parts is not counted here."""
         stored, found = self._stored(), []
@@ -371,7 +371,7 @@ class Recording:
             expected, have = max(counted, stored[topic]), self._read_counts.get(topic, stored[topic])
             if have < expected:
                 text = f"topic '{topic}': {have} of the {expected} messages that {source} can be read"
-                found.append(Loss(MISSING, text, topic, expected - have))
+                found.append(RecordingLoss(MISSING, text, topic, expected - have))
         return found
 
     def _raw_messages(self, topics: Sequence[str] | None, *, is_counted: bool = True) -> Iterator[RawMessage]:
