@@ -1,4 +1,4 @@
-"""The offline driver: reads the samples of a recording and drives a pipeline with them, as fast as possible."""
+"""Reads the samples of a recording: which topic is which sensor, its messages as samples, and its calibrations."""
 
 from __future__ import annotations
 
@@ -20,8 +20,6 @@ from sensebind.fusion.io.sensor_messages.sample_decoder import SampleDecoder, da
 from sensebind.fusion.io.sensor_options import RECEIVED_STAMPS, SensorOptions
 from sensebind.fusion.io.topic_names import bare_name, imu_half, other_imu_half, other_imu_halves
 from sensebind.fusion.io.topic_selection import TopicSelection
-from sensebind.fusion.stream.drivers import process_samples
-from sensebind.fusion.stream.pipeline import Output, Pipeline
 
 MAX_LATENCY = 10 * SECOND  # ns from the stamp of a message to its log time; if it is longer, the clocks differ
 CLOCK_SEARCH = 2 * SECOND  # ns of log time in which the first stamps of the sensors are looked for
@@ -276,26 +274,3 @@ class SampleReader:
     def _topic_named(self, topic: str) -> str | None:
         """The topic's name in the recording, compared without slashes at the ends; None if there is none."""
         return next((name for name in self._topic_types if bare_name(name) == bare_name(topic)), None)
-
-
-def process_recording(
-    reader: SampleReader,
-    pipeline: Pipeline,
-    *,
-    on_sample: Callable[[Sample], None] = lambda sample: None,
-    on_progress: Callable[[int], None] = lambda stamp: None,
-) -> Iterator[Output]:
-    """Drive `pipeline` with all samples and calibrations of `reader`. Yields its outputs. Raises `RecordingError`."""
-    for sensor, calibration in reader.parameter_calibrations.items():  # `calibrations` may be of an earlier read
-        pipeline.set_calibration(sensor, calibration)
-
-    for sensor, (stamp, received) in reader.first_stamps().items():
-        pipeline.check_clock(sensor, stamp, received)  # so that the first sample of a wrong clock is dropped
-
-    def read() -> Iterator[Sample | Failure]:
-        for sample in reader.samples(on_progress, pipeline.set_calibration):
-            if isinstance(sample, Sample) and pipeline.check_clock(sample.sensor, sample.end, sample.received):
-                on_sample(sample)
-            yield sample
-
-    yield from process_samples(pipeline, read())

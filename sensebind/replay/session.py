@@ -40,9 +40,10 @@ from sensebind.fusion.inference.engine import Failure
 from sensebind.fusion.io.recordings import Recording, Selection
 from sensebind.fusion.io.topic_selection import TopicSelection
 from sensebind.fusion.stream.pipeline import Output, Pipeline
+from sensebind.replay.driver import process_recording
 from sensebind.replay.losses import ReplayLosses, losses_of
 from sensebind.replay.namespaces import RobotRecording
-from sensebind.replay.reader import SampleReader, process_recording
+from sensebind.replay.reader import SampleReader
 
 LOG = logging.getLogger(__name__)
 DEFAULT_PARAMETER_FILE = "starter.yaml"  # the parameter file that is read if none is named

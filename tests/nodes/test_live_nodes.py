@@ -24,7 +24,8 @@ from sensebind.fusion.inference.engine import Failure
 from sensebind.fusion.io.messages import stamp_to_ns
 from sensebind.fusion.io.recordings import Recording
 from sensebind.fusion.models import registry
-from sensebind.replay.reader import SampleReader, process_recording
+from sensebind.replay.driver import process_recording
+from sensebind.replay.reader import SampleReader
 from sensebind.replay.session import Settings
 
 CONFIG = ROOT / "config" / "demo.yaml"

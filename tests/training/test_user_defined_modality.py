@@ -25,7 +25,8 @@ from sensebind.fusion.core.samples import SECOND
 from sensebind.fusion.io.recordings import Recording, RosbagsMessageFactory
 from sensebind.fusion.io.sensor_messages.numeric_fields import numeric_sample_converter
 from sensebind.fusion.models import registry
-from sensebind.replay.reader import SampleReader, process_recording
+from sensebind.replay.driver import process_recording
+from sensebind.replay.reader import SampleReader
 from sensebind.simulation.messages import SIMULATION_START, LoggedMessage
 from sensebind.simulation.recorder import GroundTruthEvent, SimulatedScenario, record
 
