@@ -31,7 +31,7 @@ from sensebind.fusion.core.parameters import Parameter
 from sensebind.fusion.core.space import Space
 from sensebind.fusion.core.threads import set_switch_interval
 from sensebind.fusion.inference.engine import Engine
-from sensebind.fusion.inference.remote import describe_space
+from sensebind.fusion.inference.remote_runner import describe_space
 from sensebind.fusion.inference.row_engine import RowEngine
 from sensebind.fusion.io import messages
 from sensebind.fusion.stream.scheduler import Scheduler

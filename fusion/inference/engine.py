@@ -1,4 +1,4 @@
-"""Embeds closed windows: preprocessing, batches, device. Any number of pipelines may share one engine."""
+"""The engine of windows: prepares closed windows and embeds them. Any number of pipelines may share one engine."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from sensebind.fusion.core.samples import Frame
 from sensebind.fusion.core.space import Space
 from sensebind.fusion.core.threads import available_cores
 from sensebind.fusion.core.windows import Window
-from sensebind.fusion.inference.batches import BatchRunner, RowFailure, RowVector, Runner
+from sensebind.fusion.inference.batch_runner import BatchRunner, RowFailure, RowVector, Runner
 from sensebind.fusion.inference.objects import detected_objects
 from sensebind.fusion.inference.options import EngineOptions
 

@@ -1,4 +1,4 @@
-"""An engine for windows that other processes have prepared: rows in, vectors out."""
+"""The engine of rows, in the process of the space: embeds windows that the processes of the robots have prepared."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 import torch
 
 from sensebind.fusion.core.space import Space
-from sensebind.fusion.inference.batches import BatchRunner, RowFailure, RowVector
+from sensebind.fusion.inference.batch_runner import BatchRunner, RowFailure, RowVector
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -11,8 +11,8 @@ from dataclasses import dataclass, field
 import numpy as np
 from torch import Tensor
 
-from sensebind.fusion.inference.batches import RowFailure, RowVector
-from sensebind.fusion.inference.remote import RowReply, RowRequest
+from sensebind.fusion.inference.batch_runner import RowFailure, RowVector
+from sensebind.fusion.inference.remote_runner import RowReply, RowRequest
 from sensebind.fusion.inference.row_engine import Row, RowEngine
 from sensebind.fusion.stream.pipeline import Output
 from sensebind.fusion.stream.window_queue import QueueState

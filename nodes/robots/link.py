@@ -18,7 +18,7 @@ import torch
 from sensebind.fusion.core.errors import SensebindError
 from sensebind.fusion.core.threads import set_switch_interval
 from sensebind.fusion.inference.engine import Engine
-from sensebind.fusion.inference.remote import RemoteRunner, RemoteSpace, RowReply, SpaceDescription, map_arena
+from sensebind.fusion.inference.remote_runner import RemoteRunner, RemoteSpace, RowReply, SpaceDescription, map_arena
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,7 +16,7 @@ from queue import Empty, SimpleQueue
 from typing import Any
 
 from sensebind.fusion.core.errors import SensebindError
-from sensebind.fusion.inference.remote import RowRequest, map_arena, open_arena, rows_in
+from sensebind.fusion.inference.remote_runner import RowRequest, map_arena, open_arena, rows_in
 from sensebind.fusion.inference.row_engine import RowEngine
 from sensebind.fusion.stream.row_queue import RowQueue
 from sensebind.fusion.stream.scheduler import Scheduler

@@ -13,7 +13,7 @@ from sensebind.benchmarks.encoders import spaces
 from sensebind.benchmarks.harness import command_line, sensor_load
 from sensebind.benchmarks.realtime.run import realtime_summary, run_realtime
 from sensebind.benchmarks.stream import RealtimeBenchmark, replay_seconds
-from sensebind.fusion.inference.batches import TIME_SLICE_S
+from sensebind.fusion.inference.batch_runner import TIME_SLICE_S
 
 MIN_HOP = 0.02  # s; more load needs more robots
 

@@ -23,7 +23,7 @@ from sensebind.fusion.core.samples import AUDIO, IMU, VISION
 from sensebind.fusion.core.space import Preparation, Space, SpaceError
 from sensebind.fusion.core.windows import Window
 from sensebind.fusion.inference.engine import Engine, Failure
-from sensebind.fusion.inference.remote import (
+from sensebind.fusion.inference.remote_runner import (
     ARENA_BYTES,
     RemoteRunner,
     RemoteSpace,

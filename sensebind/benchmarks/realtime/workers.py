@@ -18,7 +18,7 @@ from sensebind.fusion.core.futures import CompletedFuture, EmbeddingFuture
 from sensebind.fusion.core.samples import SECOND
 from sensebind.fusion.core.space import Preparation, Space
 from sensebind.fusion.inference.engine import Engine
-from sensebind.fusion.inference.remote import SpaceDescription, describe_space
+from sensebind.fusion.inference.remote_runner import SpaceDescription, describe_space
 from sensebind.fusion.inference.row_engine import RowEngine
 from sensebind.fusion.stream.scheduler import Scheduler
 from sensebind.fusion.stream.statistics import SensorStatistics

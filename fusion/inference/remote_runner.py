@@ -1,4 +1,4 @@
-"""An engine's device in another process: rows go there through shared memory, and vectors come back.
+"""A runner for the device of another process: rows go there through shared memory, and vectors come back.
 
 The process of the space has the weights and the device (`stream/row_queue.py`). The processes of the robots receive,
 check and prepare sensor data. Each has a `RemoteRunner`, which its engine uses in place of a device.

@@ -1,5 +1,5 @@
-"""Embeds rows (windows that are prepared for the encoder) in batches, and learns how large a batch may be and how fast
-it is."""
+"""Runs the batches of an engine: embeds rows (windows that are prepared for the encoder), and learns how large a batch
+may be and how fast it is."""
 
 from __future__ import annotations
 
