@@ -13,12 +13,13 @@ from hypothesis import strategies as st
 from sensebind.fusion.core.encodings import (
     CAMERA_ENCODINGS,
     EncodingError,
+    Video,
     decode_depth,
     decode_photograph,
     decode_rgb,
     decode_thermal,
     image_size,
-    video_codec,
+    video_in,
 )
 from sensebind.fusion.core.samples import Calibration, Frame
 from sensebind.fusion.preprocess.thermal import to_uint8
@@ -222,13 +223,15 @@ def test_a_sound_file_is_not_an_image() -> None:
 
 @pytest.mark.parametrize(
     ("name", "codec"),
-    [("h264", "h264"), ("H.264", "h264"), ("video/H264; codec=avc1", "h264"), ("vp8", ""),
+    [("h264", "h264"), ("H.264", "h264"), ("video/H264; codec=avc1", "h264"), ("vp8", "vp8"),
      ("video/x-h264", "h264"), ("libx264", "h264"), ("h265", "hevc"),
-     ("hevc_nvenc", "hevc"), ("hevc;yuv420p;bgr8;bgr8", "hevc"), ("av1", "av1"), ("vp9", "vp9"), ("jpeg", ""),
-     ("rgb8; jpeg compressed bgr8", ""), ("", "")],
+     ("hevc_nvenc", "hevc"), ("hevc;yuv420p;bgr8;bgr8", "hevc"), ("av1", "av1"), ("vp9", "vp9"), ("jpeg", None),
+     ("rgb8; jpeg compressed bgr8", None), ("", None)],
 )  # fmt: skip
-def test_the_codec_of_a_video_is_in_its_format(name: str, codec: str) -> None:
-    assert video_codec(name) == codec
+def test_the_codec_of_a_video_is_in_its_format(name: str, codec: str | None) -> None:
+    found = video_in(Frame(np.arange(1, 40, dtype=np.uint8), encoding=name, compressed=True))
+    assert found == (None if codec is None else Video(codec, found.problem if found else ""))
+    assert found is None or bool(found.problem) == (codec == "vp8")
 
 
 # Depth

@@ -22,7 +22,7 @@ from sensebind.fusion.core.encodings.pixel_formats import (
 from sensebind.fusion.core.encodings.raw_images import brightness_pixels, raw_pixels
 from sensebind.fusion.core.encodings.sound import decode_pcm, pcm_to_float
 from sensebind.fusion.core.encodings.thermal import ThermalImage, contrast_levels, decode_thermal, thermal_pixels
-from sensebind.fusion.core.encodings.video_formats import Video, is_video_format, video_codec
+from sensebind.fusion.core.encodings.video_formats import Video, is_video_format
 
 __all__ = [
     "CAMERA_ENCODINGS",
@@ -52,7 +52,6 @@ __all__ = [
     "raw_pixels",
     "sixteen_bit_pixels",
     "thermal_pixels",
-    "video_codec",
     "video_in",
     "why_not_decoded",
 ]

@@ -36,13 +36,6 @@ class Video(NamedTuple):
     problem: str = ""
 
 
-def video_codec(name: str) -> str:
-    """Return the codec that the format of a compressed image means, as in `VIDEO_FORMATS`; empty for an image, and for
-    video that is not read."""
-    codec = _named_codec(name)
-    return codec if codec in VIDEO_FORMATS else ""
-
-
 def is_video_format(name: str) -> bool:
     """Whether the format of a compressed image means a video, also one that is not read."""
     return _named_codec(name) != ""
