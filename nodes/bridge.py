@@ -142,7 +142,8 @@ class BridgeNode(ManagedNode):
     def _on_embedding(self, sensor: str, message: Any) -> None:
         topic = f"embeddings/{sensor}"
         self._gaps.add(topic, message.sequence, lambda: self.count_publishers(self.resolve_topic_name(topic)))
-        space, embedding = self._space, received_embedding(message, self._space, sensor)
+        space = self._space
+        embedding = received_embedding(message, space, sensor, any_modality=True)  # also of other publishers
         is_known = space is not None and embedding.space == space.id
         self._send(embedding, space.encoders.get(embedding.modality, "") if space is not None and is_known else "")
 

@@ -106,6 +106,20 @@ def test_an_embedding_of_another_space_is_checked_for_itself() -> None:
         received_embedding(message, KNOWN, VISION)
 
 
+def test_only_the_bridge_accepts_vectors_of_a_modality_that_their_space_has_no_encoder_for() -> None:
+    message = poison.good_embedding(MAKE, "radar")
+    assert received_embedding(message, KNOWN, "radar", any_modality=True).modality == "radar"
+    with pytest.raises(RefusedMessage, match="'radar' is not one of the space"):
+        received_embedding(message, KNOWN, "radar")
+    message.vector = np.array([0.6, 0.8], np.float32)  # the vectors of a space have one dimension
+    with pytest.raises(RefusedMessage, match="vector has 2 numbers"):
+        received_embedding(message, KNOWN, "radar", any_modality=True)
+    message = poison.good_embedding(MAKE)
+    message.modality = "radar"  # the space says that this sensor measures vision
+    with pytest.raises(RefusedMessage, match="modality of sensor 'vision' is 'radar'"):
+        received_embedding(message, KNOWN, VISION, any_modality=True)
+
+
 def test_texts_of_any_language_pass_and_lines_are_not_forged() -> None:
     for text in ("Kühlschrank offen", "می‌خواهم", "👩‍🚒 feuer", "犬が吠える"):
         assert checked_text(text, "label") == text

@@ -21,6 +21,7 @@ import pytest
 import zmq
 from zmq.auth import load_certificate
 
+from helpers import poison_messages as poison
 from helpers.paths import ROOT
 from helpers.ros_processes import PATIENCE, Executable, Peer, parameter_arguments, peer, ros_environment, running
 from sensebind.commands import keys
@@ -424,7 +425,16 @@ def test_the_bridge_forwards_embeddings_of_every_modality_and_events() -> None:
         peer(environment) as me,
         subscriber(endpoint_of(bridge)) as socket,
     ):
-        # No space names radar: the bridge finds its topic.
+        from sensebind.fusion.io import messages
+        from sensebind.nodes.support.message_types import RosMessageFactory
+        from sensebind.nodes.support.qos import LATCHED_QOS
+
+        space = poison.good_space(RosMessageFactory())
+        space.id, space.dimension = embedding().space, embedding().vector.size
+        space_publisher = me.publisher(messages.EMBEDDING_SPACE_TYPE, "/embedding_space", LATCHED_QOS)
+        me.wait_for_subscribers(space_publisher)
+        space_publisher.publish(space)
+        # The space has no encoder for radar: the bridge finds the topic of this other publisher.
         got = Publishing(me, "vision", FUSED, "radar").until(socket, 4, 10)
         assert set(got) == {b"embedding/vision", b"embedding/fused", b"embedding/radar", b"event"}
         assert decode(b"event", got[b"event"]) == event()

@@ -27,11 +27,14 @@ MAX_OBJECTS = 1000  # in one image
 MAX_SYMPTOMS = 32
 
 
-def received_embedding(message: Any, space: ReceivedSpace | None = None, source: str = "") -> Embedding:
+def received_embedding(
+    message: Any, space: ReceivedSpace | None = None, source: str = "", *, any_modality: bool = False
+) -> Embedding:
     """The embedding in a sensebind_msgs/Embedding of this version or an older one. Raises `RefusedMessage`.
 
     `space`: the space that the embedder published; the vectors of another space are checked only for themselves.
-    `source`: the sensor, `fused` or `text` that is expected, such as that of the topic; empty: any.
+    `source`: the sensor, `fused` or `text` that is expected, such as that of the topic; empty: any. `any_modality`:
+    whether vectors of `space` may be of a modality that the embedder has no encoder for, as those of other publishers.
     """
     modality = checked_name(message.modality, "modality")
     sensor = getattr(message, "sensor", "")
@@ -40,7 +43,7 @@ def received_embedding(message: Any, space: ReceivedSpace | None = None, source:
         raise RefusedMessage("name", f"the sensor is '{name}', but the topic is that of '{source}'")
     own = space if space is not None and message.space == checked_text(message.space, "space") == space.id else None
     checked_text(message.space, "space")
-    if own is not None and modality not in (*own.modalities, FUSED):
+    if own is not None and not any_modality and modality not in (*own.modalities, FUSED):
         raise RefusedMessage("modality", f"modality '{modality}' is not one of the space {own.id}")
     if own is not None and own.sensors.get(name, modality) != modality:
         raise RefusedMessage("modality", f"modality of sensor '{name}' is '{modality}', not '{own.sensors[name]}'")
