@@ -3,8 +3,9 @@
 The names in `__all__` are the public API: see docs/python.md. They are imported when they are first used (PEP 562), so
 `import sensebind` is quick and loads no model. All other names may move from one version to the next.
 
-In a program that `python -m sensebind…` starts, no module is imported from the current folder, which may hold a
-recording of others and code beside it. A folder that PYTHONPATH names, or that has this package, stays in use.
+In the command `sensebind`, its nodes, and programs that `python -m sensebind…` starts, no module is imported from the
+current folder, which may hold a recording of others and code beside it: not by `-m`, and not by an empty entry of
+PYTHONPATH. A folder that PYTHONPATH names, or that has this package, stays in use.
 
 The import sets the environment variables that limit the threads of OpenMP and OpenCV, unless the user has set them:
 see `fusion.core.threads`.
@@ -19,10 +20,17 @@ from typing import TYPE_CHECKING, Any
 
 
 def _drop_current_folder() -> None:
-    """Remove the current folder from the places of modules, where `python -m` has put it."""
-    if sys.argv[:1] != ["-m"]:  # another program imports this package
+    """Remove the current folder from the places of modules, where `python -m` or an empty entry of PYTHONPATH, as in
+    `PYTHONPATH=$PYTHONPATH:/opt/more`, has put it."""
+    program = sys.argv[0] if sys.argv else ""
+    is_node = os.path.dirname(program).endswith(os.path.join("lib", "sensebind"))
+    if program != "-m" and os.path.basename(program) != "sensebind" and not is_node:
+        return  # another program imports this package
+    try:
+        here = os.getcwd()
+    except FileNotFoundError:  # the folder was deleted, so no module is there
         return
-    here, own = os.getcwd(), os.path.dirname(os.path.dirname(os.path.realpath(__file__)))
+    own = os.path.dirname(os.path.dirname(os.path.realpath(__file__)))
     named = [path for path in os.environ.get("PYTHONPATH", "").split(os.pathsep) if os.path.isabs(path)]
     if os.path.realpath(here) != own and here not in named:
         sys.path[:] = [path for path in sys.path if path not in ("", here)]

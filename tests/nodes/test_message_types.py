@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -9,6 +10,8 @@ from pathlib import Path
 import pytest
 
 from helpers.command_line import environment
+from helpers.paths import ROOT
+from sensebind.commands.doctor.installation import IMPORT_PROGRAM
 from sensebind.fusion.io.recordings import BagWriter
 
 STRING = "std_msgs/msg/String"
@@ -58,10 +61,25 @@ def test_a_type_imports_no_code_but_messages_of_ros(untrusted: Path) -> None:
     assert all("is not installed" in line or "is no message type" in line for line in lines[2:])
 
 
-def test_python_m_runs_no_code_of_an_untrusted_folder(untrusted: Path) -> None:
+def test_own_programs_run_no_code_of_an_untrusted_folder(untrusted: Path) -> None:
     with BagWriter(untrusted / "bag") as bag:
         bag.write("/text", STRING, 1, bag.message_factory.make(STRING, data="a"))
     shown = run(untrusted, "-m", "sensebind.cli", "topics", "bag")
     assert "1 topic of other types: std_msgs/msg/String" in shown and "code of the folder" not in shown
+    for program in (untrusted / "bin" / "sensebind", untrusted / "lib" / "sensebind" / "embedder"):
+        program.parent.mkdir(parents=True)
+        program.write_text("from sensebind.cli import main\nmain(['topics', 'bag'])\n")
+        for paths in (f"{os.pathsep}{ROOT}", f"{ROOT}{os.pathsep}"):  # with an empty entry, as ROS set-ups often have
+            shown = run(untrusted, str(program), PYTHONPATH=paths)
+            assert "1 topic of other types" in shown and "code of the folder" not in shown
+        shown = run(untrusted, str(program), PYTHONPATH=f"{ROOT}{os.pathsep}{untrusted}")
+        assert "code of the folder" in shown  # a folder that PYTHONPATH names stays in use
     named = run(untrusted, "-c", "import sys, sensebind; print('' in sys.path)")
     assert named == "True\n"  # another program keeps its own paths
+
+
+def test_the_doctor_runs_no_code_of_the_current_folder(untrusted: Path) -> None:
+    for name in ("json", "importlib"):
+        (untrusted / f"{name}.py").write_text("print('code of the folder')\n")
+    shown = run(untrusted, "-c", IMPORT_PROGRAM, "yaml")
+    assert shown == '["yaml"]\n["yaml", null]\n'
