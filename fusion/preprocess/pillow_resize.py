@@ -7,13 +7,19 @@ bits: it differs by one level in up to 1 % of the pixels.
 from __future__ import annotations
 
 import math
+import threading
+from collections import OrderedDict
 from functools import lru_cache
 
 import numpy as np
 import torch
 from torch import Tensor
 
+# For each tap: the source places int64 (size,) and the fixed-point coefficients int32 (size,).
+Taps = tuple[tuple[Tensor, ...], tuple[Tensor, ...]]
+
 COEFFICIENT_BITS = 22  # Pillow's fixed-point coefficients: an int32 sum has 8 bits of image and 2 bits for overshoot
+MAX_CACHE_BYTES = 64 * 2**20  # of taps on the CPU: those of 130 image widths of 10,000 pixels
 FILTER_SUPPORT = {"bilinear": 1.0, "bicubic": 2.0}
 
 
@@ -50,12 +56,53 @@ def _resample(levels: Tensor, axis: int, size: int, mode: str) -> Tensor:
     return total.add_(1 << (COEFFICIENT_BITS - 1)).bitwise_right_shift_(COEFFICIENT_BITS).clamp_(0, 255)
 
 
-@lru_cache(maxsize=512)  # more than the CUDA graphs that are kept: these use the memory of the entries
-def _taps(length: int, size: int, mode: str, device: torch.device) -> tuple[tuple[Tensor, ...], tuple[Tensor, ...]]:
-    """For each tap: the source places int64 (size,) and the fixed-point coefficients int32 (size,).
+class TapCache:
+    """The taps of the newest sizes on the CPU, of at most `limit` bytes together: a recording may have images of any
+    number of sizes. Safe to call from several threads."""
 
-    Cached, because a new transfer makes the host wait for the device.
-    """
+    def __init__(self, limit: int = MAX_CACHE_BYTES) -> None:
+        self._limit, self._lock = limit, threading.Lock()
+        self._entries: OrderedDict[tuple[int, int, str], Taps] = OrderedDict()
+        self.bytes = 0  # of all entries
+
+    def taps(self, length: int, size: int, mode: str) -> Taps:
+        """The taps for an axis of `length` pixels that becomes `size` pixels."""
+        key = length, size, mode
+        with self._lock:
+            if (found := self._entries.get(key)) is not None:
+                self._entries.move_to_end(key)
+                return found
+        found = _compute_taps(length, size, mode)
+        with self._lock:
+            if key not in self._entries:
+                self._entries[key] = found
+                self.bytes += _bytes_of(found)
+            while self.bytes > self._limit:
+                self.bytes -= _bytes_of(self._entries.popitem(last=False)[1])
+        return found
+
+
+_CPU_TAPS = TapCache()
+
+
+def _taps(length: int, size: int, mode: str, device: torch.device) -> Taps:
+    return _CPU_TAPS.taps(length, size, mode) if device.type == "cpu" else _device_taps(length, size, mode, device)
+
+
+# More than the CUDA graphs that are kept. They use the memory of the entries, so these are not limited by their bytes.
+@lru_cache(maxsize=512)
+def _device_taps(length: int, size: int, mode: str, device: torch.device) -> Taps:
+    """Cached, because a new transfer makes the host wait for the device."""
+    places, coefficients = _compute_taps(length, size, mode)
+    with torch.inference_mode(False):
+        return tuple(tap.to(device) for tap in places), tuple(tap.to(device) for tap in coefficients)
+
+
+def _bytes_of(taps: Taps) -> int:
+    return sum(tensor.nbytes for part in taps for tensor in part)
+
+
+def _compute_taps(length: int, size: int, mode: str) -> Taps:
     scale = length / size
     stretch = max(scale, 1.0)  # the filter is widened for a reduction: antialiasing
     support = FILTER_SUPPORT[mode] * stretch
@@ -70,8 +117,8 @@ def _taps(length: int, size: int, mode: str, device: torch.device) -> tuple[tupl
     places = np.minimum(places, length - 1)  # where the coefficient is 0
     with torch.inference_mode(False):
         return (
-            tuple(torch.from_numpy(places[:, tap].copy()).to(device) for tap in used),
-            tuple(torch.from_numpy(fixed[:, tap].copy()).to(device) for tap in used),
+            tuple(torch.from_numpy(places[:, tap].copy()) for tap in used),
+            tuple(torch.from_numpy(fixed[:, tap].copy()) for tap in used),
         )
 
 

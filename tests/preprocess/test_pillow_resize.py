@@ -12,7 +12,7 @@ from PIL import Image
 
 from sensebind.fusion.core.errors import RecipeError
 from sensebind.fusion.preprocess.image_recipe import ImageRecipe, apply_recipe, read_recipe
-from sensebind.fusion.preprocess.pillow_resize import pillow_resize
+from sensebind.fusion.preprocess.pillow_resize import TapCache, pillow_resize
 
 SIDES = st.integers(1, 90)
 RECIPE = ImageRecipe((64, 64))
@@ -83,3 +83,14 @@ def test_settings_of_a_checkpoint_become_a_recipe(settings: dict[str, object], e
 def test_settings_that_cannot_be_followed_are_named(settings: dict[str, object]) -> None:
     with pytest.raises(RecipeError, match="|".join(settings)):
         read_recipe(settings, RECIPE)
+
+
+def test_images_of_any_number_of_sizes_use_a_limited_memory_for_coefficients() -> None:
+    cache = TapCache(limit=2**20)
+    for length in (*range(3000, 3100), 100_000):  # the last one alone is above the limit
+        places, coefficients = cache.taps(length, 224, "bicubic")
+        assert len(places) == len(coefficients) > 3 * length // 224
+        assert cache.bytes <= 2**20
+    cache.taps(3000, 224, "bicubic")
+    assert 0 < cache.bytes <= 2**20
+    assert cache.taps(3000, 224, "bicubic")[0] is cache.taps(3000, 224, "bicubic")[0]
