@@ -59,7 +59,7 @@ class BridgeNode(ManagedNode):
     def configure(self, values: dict[str, Any]) -> None:
         options = options_with_values(BridgeNodeOptions(), values)
         self._space: ReceivedSpace | None = None  # the newest one
-        self._guard, self._gaps = CallbackGuard(self), SequenceGaps()
+        self._callback_guard, self._gaps = CallbackGuard(self), SequenceGaps()
         # Topic → sequence numbers of its messages.
         self._sequences: defaultdict[bytes, Iterator[int]] = defaultdict(count)
         for name in (messages.EVENT_TYPE, messages.EMBEDDING_TYPE, messages.EMBEDDING_SPACE_TYPE):
@@ -83,8 +83,8 @@ class BridgeNode(ManagedNode):
 
     def activate(self) -> None:
         self._subscribe(FUSED)
-        on_event = self._guard.guarded("event", self.resolve_topic_name("events"), self._on_event)
-        on_space = self._guard.guarded("space", self.resolve_topic_name("embedding_space"), self._on_space)
+        on_event = self._callback_guard.guarded("event", self.resolve_topic_name("events"), self._on_event)
+        on_space = self._callback_guard.guarded("space", self.resolve_topic_name("embedding_space"), self._on_space)
         # The steady clock runs even while a simulated clock stands still.
         self._active_entities += [
             self.create_subscription(message_type(messages.EVENT_TYPE), "events", on_event, EVENT_INPUT_QOS),
@@ -122,12 +122,14 @@ class BridgeNode(ManagedNode):
             return
         topic = self.resolve_topic_name(f"embeddings/{sensor}")
         if len(self._embedding_subscriptions.keys() - {FUSED}) >= MAX_SENSORS:
-            self._guard.refuse("sensor.size", f"{topic} is not forwarded: there are {MAX_SENSORS} other sensors")
+            self._callback_guard.refuse(
+                "sensor.size", f"{topic} is not forwarded: there are {MAX_SENSORS} other sensors"
+            )
             return
         self._embedding_subscriptions[sensor] = self.create_subscription(
             message_type(messages.EMBEDDING_TYPE),
             f"embeddings/{sensor}",
-            self._guard.guarded("embedding", topic, partial(self._on_embedding, sensor)),
+            self._callback_guard.guarded("embedding", topic, partial(self._on_embedding, sensor)),
             EMBEDDING_INPUT_QOS,
         )
 
@@ -197,11 +199,11 @@ class BridgeNode(ManagedNode):
             "clients": clients,
             "lost": sum(self._gaps.lost.values()),
             **{f"lost.{topic}": count for topic, count in sorted(self._gaps.lost.items())},
-            **self._guard.values(),
+            **self._callback_guard.values(),
             **dict(sorted(self._publisher.counts.items())),
         }
         level, message = DiagnosticStatus.OK, f"{clients} clients"
-        if warnings := [text for text in (self._publisher.drop_warning, self._guard.warning) if text]:
+        if warnings := [text for text in (self._publisher.drop_warning, self._callback_guard.warning) if text]:
             level, message = DiagnosticStatus.WARN, "; ".join([message, *warnings])
         status = diagnostic_status(self.get_fully_qualified_name(), "clients", level, message, values)
         self._diagnostics.publish(diagnostic_array(self, status))

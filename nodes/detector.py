@@ -75,7 +75,7 @@ class DetectorNode(ManagedNode):
 
     def configure(self, values: dict[str, Any]) -> None:
         self._values = values
-        self._guard, self._gate, self._gaps = CallbackGuard(self), StampGate(), SequenceGaps()
+        self._callback_guard, self._gate, self._gaps = CallbackGuard(self), StampGate(), SequenceGaps()
         self._phrases: dict[str, PhraseAnswer] = {}  # phrase → its vector in the current space, and what belongs to it
         self._needs_configuration = False  # parameters or space changed after the tracker was configured
         self._space: ReceivedSpace | None = None
@@ -100,11 +100,13 @@ class DetectorNode(ManagedNode):
         self._space_subscription = self.create_subscription(
             message_type(messages.EMBEDDING_SPACE_TYPE),
             "embedding_space",
-            self._guard.guarded("space", self.resolve_topic_name("embedding_space"), self._on_space),
+            self._callback_guard.guarded("space", self.resolve_topic_name("embedding_space"), self._on_space),
             LATCHED_QOS,
         )
         self._update_timer = self.create_timer(
-            0.2, self._guard.timed("detectors", self._update_detectors), clock=Clock(clock_type=ClockType.STEADY_TIME)
+            0.2,
+            self._callback_guard.timed("detectors", self._update_detectors),
+            clock=Clock(clock_type=ClockType.STEADY_TIME),
         )
         self._is_made = True
 
@@ -113,7 +115,7 @@ class DetectorNode(ManagedNode):
         steady = Clock(clock_type=ClockType.STEADY_TIME)
         self._active_timers = [
             self.create_timer(1.0, self._publish_diagnostics, clock=steady),
-            self.create_timer(POLL_PERIOD, self._guard.timed("embedding", self._watch), clock=steady),
+            self.create_timer(POLL_PERIOD, self._callback_guard.timed("embedding", self._watch), clock=steady),
         ]
 
     def deactivate(self) -> list[Publisher]:
@@ -206,7 +208,7 @@ class DetectorNode(ManagedNode):
             self._embedding_subscriptions[sensor] = self.create_subscription(
                 message_type(messages.EMBEDDING_TYPE),
                 f"embeddings/{sensor}",
-                self._guard.guarded("embedding", topic, partial(self._on_embedding, sensor)),
+                self._callback_guard.guarded("embedding", topic, partial(self._on_embedding, sensor)),
                 EMBEDDING_INPUT_QOS,
             )
 
@@ -277,14 +279,14 @@ class DetectorNode(ManagedNode):
         if not answer.success:
             reason = printable(answer.message, MAX_REASON_LENGTH)
             why = f"{service}: the phrases of the prompts could not be embedded: {reason}"
-            self._guard.refuse("answer.failed", why)
+            self._callback_guard.refuse("answer.failed", why)
             return False
         try:
             if self._space is None:
                 return False
             found = received_phrases(answer, len(phrases), self._space)
         except RefusedMessage as error:
-            self._guard.refuse(f"answer.{error.cause}", f"{service}: an answer was refused: {error}")
+            self._callback_guard.refuse(f"answer.{error.cause}", f"{service}: an answer was refused: {error}")
             return False
         if any(phrase.space != self._space_id for phrase in found):
             return False  # the embedder changed its space meanwhile: `_on_space` starts another request
@@ -444,7 +446,7 @@ class DetectorNode(ManagedNode):
             level, message = DiagnosticStatus.WARN, f"{message}; {self._unrecognisable}"
         elif self._assembler.incomplete_ticks:
             message += f"; {self._assembler.incomplete_ticks} ticks without some of their vectors"
-        if refused := self._guard.warning:
+        if refused := self._callback_guard.warning:
             level, message = max(level, DiagnosticStatus.WARN), f"{message}; {refused}"
         if self._watchdog.clock_stands_still:
             message += "; /clock stands still"
@@ -455,7 +457,7 @@ class DetectorNode(ManagedNode):
             "requests_repeated": self._phrase_requests.repeated,
             "incomplete_ticks": self._assembler.incomplete_ticks,
             "lost": sum(self._gaps.lost.values()),
-            **self._guard.values(),
+            **self._callback_guard.values(),
         }
         values |= dict(sorted(self._counts.items()))
         status = diagnostic_status(self.get_fully_qualified_name(), "events", level, message, values)

@@ -62,7 +62,7 @@ class EventRecorderNode(ManagedNode):
     def configure(self, values: dict[str, Any]) -> None:
         self._options = options_with_values(EventRecorderOptions(), values)
         self._counts, self._problem = Counter(), ""
-        self._guard = CallbackGuard(self)
+        self._callback_guard = CallbackGuard(self)
         message_type(messages.EVENT_TYPE)  # fails here if it is not installed
         try:
             service = message_type(SNAPSHOT_TYPE)
@@ -78,7 +78,7 @@ class EventRecorderNode(ManagedNode):
 
     def activate(self) -> None:
         steady = Clock(clock_type=ClockType.STEADY_TIME)
-        on_event = self._guard.guarded("event", self.resolve_topic_name("events"), self._on_event)
+        on_event = self._callback_guard.guarded("event", self.resolve_topic_name("events"), self._on_event)
         self._subscription = self.create_subscription(
             message_type(messages.EVENT_TYPE), "events", on_event, NEW_EVENTS_QOS
         )
@@ -176,10 +176,10 @@ class EventRecorderNode(ManagedNode):
         level, message = DiagnosticStatus.OK, f"{self._counts['snapshots']} snapshots"
         if self._problem:
             level, message = DiagnosticStatus.WARN, self._problem
-        if refused := self._guard.warning:
+        if refused := self._callback_guard.warning:
             level, message = DiagnosticStatus.WARN, f"{message}; {refused}"
         values: dict[str, Any] = {name: self._counts[name] for name in OUTCOMES}
-        values |= {**self._guard.values(), "service": self._options.snapshot_service}
+        values |= {**self._callback_guard.values(), "service": self._options.snapshot_service}
         status = diagnostic_status(self.get_fully_qualified_name(), "snapshots", level, message, values)
         self._diagnostics_publisher.publish(diagnostic_array(self, status))
 
