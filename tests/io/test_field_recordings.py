@@ -1,11 +1,10 @@
-"""Recordings as robots send them: cut off, without an index, of ROS 1, with other data beside those of ROS, in parts.
+"""Recordings as robots send them: of ROS 1, with other data beside those of ROS, with wrong metadata, in parts.
 What can be read is read, and what cannot is named with its count."""
 
 from __future__ import annotations
 
 import logging
 import shutil
-import sqlite3
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -14,11 +13,28 @@ import numpy as np
 import pytest
 import yaml
 from rosbags.rosbag1 import Writer as Writer1
-from rosbags.rosbag2 import CompressionFormat, CompressionMode, StoragePlugin, Writer
 from rosbags.rosbag2 import Reader as RosbagsReader
-from rosbags.typesys import Stores, get_typestore
+from rosbags.rosbag2 import StoragePlugin, Writer
 
 from helpers.mcap_files import McapFileWriter
+from helpers.numbered_messages import (
+    IMAGE,
+    IMU,
+    ROS1_TYPES,
+    START,
+    STEP,
+    STRING,
+    TYPES,
+    definition,
+    edit_metadata,
+    losses_after_reading,
+    mcap_file,
+    numbers,
+    ros1_bag,
+    ros1_header,
+    rosbag2,
+    string_cdr,
+)
 from sensebind.fusion.core.samples import AUDIO, DEPTH, SECOND, VISION
 from sensebind.fusion.core.space import TrainedWindow
 from sensebind.fusion.io.recordings import (
@@ -29,99 +45,10 @@ from sensebind.fusion.io.recordings import (
     BagWriter,
     Recording,
     RecordingError,
-    RosbagsMessageFactory,
     Selection,
     typestore,
 )
 from sensebind.fusion.io.sensor_files import FileError, read_windows
-
-STRING, IMAGE, IMU = "std_msgs/msg/String", "sensor_msgs/msg/Image", "sensor_msgs/msg/Imu"
-START = 1_750_000_000 * SECOND
-STEP = SECOND // 50
-TYPES = RosbagsMessageFactory()
-ROS1_TYPES = get_typestore(Stores.ROS1_NOETIC)
-
-
-def text(number: int) -> str:
-    """The text of message `number`: half of it cannot be compressed."""
-    return f"{number} " + "-" * 60 + np.random.default_rng(number).bytes(60).hex()
-
-
-def string_cdr(number: int) -> bytes:
-    return bytes(typestore().serialize_cdr(TYPES.make(STRING, data=text(number)), STRING))
-
-
-def definition(kind: str) -> tuple[str, str]:
-    """Encoding and text of the schema of a ROS 2 type."""
-    return "ros2msg", typestore().generate_msgdef(kind)[0]
-
-
-def numbers(path: Path, topic: str = "/text", selection: Selection | None = None) -> list[int]:
-    """The numbers of the strings that are read from a topic, in the order read."""
-    with Recording(path, selection) as recording:
-        return [int(message.data.split()[0]) for *_, message in recording.messages([topic])]
-
-
-def losses_after_reading(path: Path) -> tuple[list[int], list[Any], list[str]]:
-    """The numbers of all strings read, the losses and the notes."""
-    with Recording(path, warn=False) as recording:
-        found = [int(message.data.split()[0]) for *_, message in recording.messages()]
-        return found, recording.losses, recording.notes
-
-
-def mcap_file(path: Path, count: int, **options: Any) -> Path:
-    """An MCAP file with `count` strings."""
-    with McapFileWriter(path, **options) as file:
-        file.channel(1, "/text", "std_msgs/msg/String", definition(STRING))
-        for number in range(count):
-            file.message(1, START + number * STEP, string_cdr(number))
-    return path
-
-
-def rosbag2(folder: Path, chosen: Sequence[int], storage: str = "mcap", mode: str = "", version: int = 9) -> Path:
-    """A bag of rosbags with the strings of these numbers."""
-    with_plugin = Writer(folder, version=version, storage_plugin=StoragePlugin[storage.upper()])
-    if mode:
-        with_plugin.set_compression(CompressionMode[mode.upper()], CompressionFormat.ZSTD)
-    with with_plugin as writer:
-        connection = writer.add_connection("/text", STRING, typestore=typestore())
-        for number in chosen:
-            writer.write(connection, START + number * STEP, string_cdr(number))
-    return folder
-
-
-def ros1_bag(path: Path, count: int, compression: str = "") -> Path:
-    """A ROS 1 bag with `count` strings."""
-    writer = Writer1(path)
-    if compression:
-        writer.set_compression(Writer1.CompressionFormat[compression.upper()])
-    with writer:
-        connection = writer.add_connection("/text", STRING, typestore=ROS1_TYPES)
-        for number in range(count):
-            message = ROS1_TYPES.types[STRING](text(number))
-            writer.write(connection, START + number * STEP, ROS1_TYPES.serialize_ros1(message, STRING))
-    return path
-
-
-def ros1_header() -> Any:
-    """A header of ROS 1, with the stamp 7 s."""
-    stamp = ROS1_TYPES.types["builtin_interfaces/msg/Time"](sec=7, nanosec=8)
-    return ROS1_TYPES.types["std_msgs/msg/Header"](seq=3, stamp=stamp, frame_id="a")
-
-
-def edit_metadata(folder: Path, **changes: Any) -> None:
-    """Change values of metadata.yaml; `qos` and `count` are those of its first topic."""
-    file = folder / "metadata.yaml"
-    content = yaml.safe_load(file.read_text())
-    information = content["rosbag2_bagfile_information"]
-    first = information["topics_with_message_count"][0]
-    if "qos" in changes:
-        first["topic_metadata"]["offered_qos_profiles"] = changes.pop("qos")
-    if "count" in changes:
-        first["message_count"] = information["message_count"] = changes.pop("count")
-    information |= changes
-    file.write_text(yaml.safe_dump(content))
-
 
 # Whole recordings of all kinds
 
@@ -256,204 +183,6 @@ def test_a_channel_without_a_usable_definition_does_not_affect_the_others(
     assert found == list(range(0, 20, 2))
     [loss] = losses
     assert (loss.cause, loss.topic, loss.messages) == (UNREADABLE, "/odd", 10) and "/odd" in loss.text
-
-
-# Files without an end, and damaged files
-
-
-def test_an_mcap_file_without_an_index_is_read_and_named(tmp_path: Path) -> None:
-    found, losses, notes = losses_after_reading(mcap_file(tmp_path / "a.mcap", 50))
-    assert found == list(range(50)) and not losses
-    assert any("a.mcap' has no index" in note for note in notes)
-
-
-@pytest.mark.parametrize("options", [{}, {"chunk_messages": 3000}, {"chunk_messages": 99, "compression": "lz4"}])
-@pytest.mark.parametrize("fraction", [0.4, 0.75, 0.97])
-def test_an_mcap_file_that_is_cut_off_is_read_up_to_there(
-    tmp_path: Path, options: dict[str, Any], fraction: float
-) -> None:
-    file = mcap_file(tmp_path / "a.mcap", 2000, **options)
-    size = int(fraction * file.stat().st_size)
-    file.write_bytes(file.read_bytes()[:size])
-    found, losses, _ = losses_after_reading(file)
-    assert found == list(range(len(found))) and len(found) > (fraction - 0.1) * 2000
-    [loss] = losses
-    assert loss.cause == DAMAGED and "a.mcap' is cut off" in loss.text and f"of {size}" in loss.text
-    assert f"{len(found)} messages" in loss.text and f"{(len(found) - 1) / 50:.2f} s" in loss.text
-
-
-@pytest.mark.parametrize("mode", ["", "storage"])
-def test_a_folder_with_a_cut_file_names_how_many_messages_are_missing(tmp_path: Path, mode: str) -> None:
-    folder = rosbag2(tmp_path / "bag", range(3000), "mcap", mode)
-    [file] = folder.glob("*.mcap")
-    file.write_bytes(file.read_bytes()[: 2 * file.stat().st_size // 3])
-    found, losses, _ = losses_after_reading(folder)
-    assert found == list(range(len(found))) and len(found) > 1000
-    missing = next(loss for loss in losses if loss.cause == MISSING)
-    assert missing.topic == "/text" and missing.messages == 3000 - len(found)
-    assert f"'/text': {len(found)} of the 3000 messages" in missing.text
-
-
-def test_the_zeros_after_a_power_failure_are_named(tmp_path: Path) -> None:
-    file = mcap_file(tmp_path / "a.mcap", 100, has_end=False)
-    size = file.stat().st_size
-    file.write_bytes(file.read_bytes() + bytes(5000))
-    found, losses, _ = losses_after_reading(file)
-    assert found == list(range(100))
-    assert len(losses) == 1 and f"is damaged: at byte {size}" in losses[0].text and "5000 bytes" in losses[0].text
-
-
-@pytest.mark.parametrize("has_end", [True, False])
-def test_a_chunk_with_a_wrong_checksum_is_skipped_and_named_with_its_place_and_count(
-    tmp_path: Path, has_end: bool
-) -> None:
-    file = mcap_file(tmp_path / "a.mcap", 500, chunk_messages=50, has_end=has_end)
-    content = bytearray(file.read_bytes())
-    at = content.index(text(120).encode()[70:90])
-    content[at : at + 20] = bytes(20)
-    file.write_bytes(content)
-    found, losses, _ = losses_after_reading(file)
-    assert found == [number for number in range(500) if number // 50 != 2]
-    assert losses[0].cause == DAMAGED and "damaged at byte" in losses[0].text and "checksum" in losses[0].text
-    if has_end:
-        assert losses[1].cause == MISSING and losses[1].messages == 50 and "2.00 s" in losses[0].text
-        assert "450 of the 500 messages that the index counts" in losses[1].text
-
-
-@pytest.mark.parametrize("kind", ["mcap", "bag"])
-def test_a_compressed_chunk_is_read_up_to_its_damage(tmp_path: Path, kind: str) -> None:
-    if kind == "mcap":
-        file = mcap_file(tmp_path / "a.mcap", 3000, chunk_messages=3000, compression="lz4")
-    else:
-        file = ros1_bag(tmp_path / "a.bag", 3000, "lz4")
-    content = bytearray(file.read_bytes())
-    frame = content.index(b"\x04\x22\x4d\x18")
-    block = frame + (15 if content[frame + 4] & 8 else 7)  # the first block of the chunk: its length, then its data
-    for _ in range(3):
-        block += 4 + int.from_bytes(content[block : block + 4], "little")
-    content[block : block + 4] = b"\xff\xff\xff\x0f"
-    file.write_bytes(content)
-    found, losses, _ = losses_after_reading(file)
-    assert found == list(range(len(found))) and 200 < len(found) < 2900
-    assert [loss.cause for loss in losses] == [DAMAGED, MISSING] and "damaged at byte" in losses[0].text
-    assert f"{len(found)} of the 3000 messages that the index counts" in losses[1].text
-
-
-@pytest.mark.parametrize("compression", ["", "lz4", "bz2"])
-@pytest.mark.parametrize("name", ["a.bag", "a.bag.active"])
-def test_a_ros_1_bag_that_is_cut_off_is_read_up_to_there(tmp_path: Path, compression: str, name: str) -> None:
-    bag = ros1_bag(tmp_path / "whole.bag", 20_000, compression)
-    assert numbers(bag) == list(range(20_000))
-    file = tmp_path / name
-    file.write_bytes(bag.read_bytes()[: 6 * bag.stat().st_size // 10])
-    found, losses, _ = losses_after_reading(file)
-    assert found == list(range(len(found))) and 8000 < len(found) < 14_000
-    assert len(losses) == 1 and name in losses[0].text and f"{len(found)} messages" in losses[0].text
-
-
-def test_a_ros_1_bag_whose_last_chunk_is_still_open_is_read(tmp_path: Path) -> None:
-    content = bytearray(ros1_bag(tmp_path / "whole.bag", 500).read_bytes())
-    chunk = content.index(b"op=\x05") - 8  # the recorder writes the sizes of a chunk when it ends the chunk
-    head = chunk + 4 + int.from_bytes(content[chunk : chunk + 4], "little")
-    size = content.index(b"size=", chunk, head) + 5
-    content[size : size + 4] = content[head : head + 4] = bytes(4)
-    (tmp_path / "a.bag.active").write_bytes(content[: head + 60_000])
-    found, losses, _ = losses_after_reading(tmp_path / "a.bag.active")
-    assert found == list(range(len(found))) and len(found) > 200
-    assert len(losses) == 1 and f"{len(found)} messages" in losses[0].text
-
-
-@pytest.mark.parametrize("fraction", [0.3, 0.6, 0.95])
-def test_a_database_that_is_cut_off_is_read_up_to_there(tmp_path: Path, fraction: float) -> None:
-    folder = rosbag2(tmp_path / "bag", range(3000), "sqlite3")
-    [file] = folder.glob("*.db3")
-    size = file.stat().st_size
-    file.write_bytes(file.read_bytes()[: int(fraction * size)])
-    found, losses, _ = losses_after_reading(folder)
-    assert found == list(range(len(found))) and 0.5 * fraction < len(found) / 3000 <= 1
-    assert losses[0].cause == DAMAGED and f"{int(fraction * size)} of {size} bytes" in losses[0].text
-    if len(found) < 3000:
-        assert f"{len(found)} of the 3000 messages that metadata.yaml counts" in losses[1].text
-
-
-def test_a_database_with_a_damaged_page_is_read_up_to_there(tmp_path: Path) -> None:
-    folder = rosbag2(tmp_path / "bag", range(3000), "sqlite3")
-    [file] = folder.glob("*.db3")
-    content = bytearray(file.read_bytes())
-    middle = len(content) // 8192 * 4096
-    content[middle : middle + 4096] = b"\xff" * 4096
-    file.write_bytes(content)
-    found, losses, _ = losses_after_reading(folder)
-    assert 500 < len(found) < 3000 and found == list(range(len(found)))
-    assert {loss.cause for loss in losses} == {DAMAGED, MISSING}
-
-
-@pytest.mark.parametrize("storage", ["mcap", "sqlite3"])
-def test_a_compressed_file_that_is_cut_off_is_read_up_to_there(tmp_path: Path, storage: str) -> None:
-    folder = rosbag2(tmp_path / "bag", range(20_000), storage, "file")
-    [file] = folder.glob("*.zstd")
-    file.write_bytes(file.read_bytes()[: file.stat().st_size // 2])
-    found, losses, _ = losses_after_reading(folder)
-    assert 1000 < len(found) < 20_000 and found == list(range(len(found)))
-    assert {loss.cause for loss in losses} == {DAMAGED, MISSING}
-
-
-# SQLite beside its log
-
-
-def killed_recorder(folder: Path) -> Path:
-    """A database of which the second half of 1000 messages lies in the write-ahead log beside it."""
-    whole = rosbag2(folder / "whole", range(1000), "sqlite3")
-    [source] = whole.glob("*.db3")
-    live = folder / "live.db3"
-    shutil.copy(source, live)
-    database = sqlite3.connect(live)
-    database.execute("PRAGMA journal_mode = WAL")
-    rows = database.execute("SELECT * FROM messages WHERE id > 500").fetchall()
-    database.execute("DELETE FROM messages WHERE id > 500")
-    database.commit()
-    database.execute("PRAGMA wal_checkpoint(TRUNCATE)")
-    database.executemany("INSERT INTO messages VALUES (?, ?, ?, ?)", rows)
-    database.commit()
-    (folder / "killed").mkdir()
-    for end in ("", "-wal"):  # as they lie on the disk at this moment
-        shutil.copy(f"{live}{end}", folder / "killed" / f"robot.db3{end}")
-    database.close()
-    return folder / "killed"
-
-
-def test_messages_in_a_write_ahead_log_are_read(tmp_path: Path) -> None:
-    folder = killed_recorder(tmp_path)
-    before = {file.name: file.read_bytes() for file in folder.iterdir()}
-    found, losses, notes = losses_after_reading(folder)
-    assert found == list(range(1000)) and not losses
-    assert any("robot.db3-wal" in note for note in notes)
-    assert {file.name: file.read_bytes() for file in folder.iterdir()} == before  # nothing is left beside them
-    (folder / "robot.db3-wal").unlink()
-    assert numbers(folder / "robot.db3") == list(range(500))
-
-
-def test_a_write_ahead_log_is_read_where_no_file_can_be_written(tmp_path: Path) -> None:
-    folder = killed_recorder(tmp_path)
-    (folder / "robot.db3-shm").mkdir()  # SQLite cannot write its file of this name
-    assert numbers(folder) == list(range(1000))
-
-
-def test_a_write_ahead_log_that_is_damaged_is_named(tmp_path: Path) -> None:
-    folder = killed_recorder(tmp_path)
-    log = folder / "robot.db3-wal"
-    log.write_bytes(bytes(64) + log.read_bytes()[64:])
-    found, losses, _ = losses_after_reading(folder)
-    assert found == list(range(500))
-    assert [loss.cause for loss in losses] == [DAMAGED] and "'robot.db3-wal'" in losses[0].text
-
-
-def test_a_write_ahead_log_without_its_database_is_named(tmp_path: Path) -> None:
-    folder = killed_recorder(tmp_path)
-    (folder / "robot.db3-wal").rename(folder / "other.db3-wal")
-    found, losses, _ = losses_after_reading(folder)
-    assert found == list(range(500))
-    assert [loss.cause for loss in losses] == [FILES] and "'other.db3-wal'" in losses[0].text
 
 
 # metadata.yaml
