@@ -75,6 +75,7 @@ RESERVED_SENSOR_NAMES = (
 # Of sensors and user-defined modalities: they are parts of topics, which ROS limits to 247 characters.
 MAX_NAME_LENGTH = 64
 MAX_SENSORS = 256  # of one modality
+MAX_SHOWN_LENGTH = 200  # characters of a name from a file in an error
 NAME_PATTERN = re.compile(rf"[a-z][a-z0-9_]{{0,{MAX_NAME_LENGTH - 1}}}")
 
 
@@ -385,7 +386,7 @@ def unknown_parameter(name: str, known: Iterable[str]) -> ConfigError:
     """The error for a name that no parameter has, with the most similar known name."""
     near = difflib.get_close_matches(name, list(known), 1)
     hint = f"; did you mean '{near[0]}'?" if near else ""
-    return ConfigError(f"there is no parameter '{name}'{hint}")
+    return ConfigError(f"there is no parameter '{printable(name, MAX_SHOWN_LENGTH)}'{hint}")
 
 
 def modalities_of(values: Mapping[str, Any]) -> tuple[str, ...]:

@@ -32,7 +32,7 @@ from sensebind.fusion.core.samples import (
     to_ns,
 )
 from sensebind.fusion.core.space import TrainedWindow
-from sensebind.fusion.core.windows import Window, audio_coverage, reading_coverage
+from sensebind.fusion.core.windows import MAX_READING, Window, audio_coverage, reading_coverage
 from sensebind.fusion.io.sensor_messages.channels import ChannelSelector
 
 LOG = logging.getLogger(__name__)
@@ -166,6 +166,8 @@ def _read_imu(path: Path) -> list[Sample]:
     table = _table_of(path)
     if len(table) < 2:
         raise FileError(f"'{path}' must contain at least 2 rows of time, ax, ay, az, gx, gy, gz")
+    if not (np.abs(table[:, 1:]) <= MAX_READING).all():  # this form rejects NaN too
+        raise FileError(f"'{path}' has readings that are not finite, or over {MAX_READING:g}")
     if not np.isfinite(table).all() or (np.diff(table[:, 0]) <= 0).any():
         raise FileError(f"'{path}': every number must be finite, and the time in seconds must increase")
     if not table[-1, 0] - table[0, 0] <= MAX_TABLE_SECONDS:

@@ -423,6 +423,6 @@ TARGETS = [
         )
         for name, suffix in (("mcap_files", ".mcap"), ("db3_files", ".db3"), ("ros1_files", ".bag"))
     ),
-    Target("recording_folders", folders(), read_folder, {"messages": MOST_MESSAGES}, frozenset({"open_file"})),
+    Target("recording_folders", folders(), read_folder, {"messages": MOST_MESSAGES}),
     Target("special_files", special_files(), read_special, {"windows": 10, "messages": MOST_MESSAGES}),
 ]

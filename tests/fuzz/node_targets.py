@@ -39,17 +39,18 @@ TOPICS = {  # topic → type, QoS
 }
 
 
+@cache
+def start_ros() -> None:
+    """Initialise rclpy for all nodes of this process, in a namespace of its own. They log nothing."""
+    namespace = f"__ns:=/fuzz{os.getpid()}"
+    rclpy.init(args=["--ros-args", "-r", namespace, "-p", "bridge:address:=tcp://127.0.0.1:*", "--log-level", "fatal"])
+
+
 class Receiver:
     """An active node, and a peer that publishes what it receives. Both are in a namespace of their own."""
 
     def __init__(self, make: type[ManagedNode], *topics: str) -> None:
-        if not rclpy.ok():
-            rclpy.init()
-        namespace = f"fuzz{os.getpid()}"
-        os.environ.setdefault("RCUTILS_LOGGING_MIN_SEVERITY", "50")
-        context_arguments = ["--ros-args", "-r", f"__ns:=/{namespace}", "--log-level", "fatal"]
-        rclpy.shutdown()
-        rclpy.init(args=[*context_arguments, "-p", "address:=tcp://127.0.0.1:*"])
+        start_ros()
         self.node = make()
         self.peer = rclpy.create_node("peer")
         self.executor = SingleThreadedExecutor()
@@ -76,7 +77,7 @@ class Receiver:
         """Publish the messages of an input, and serve the node. An error that leaves a callback ends a real node."""
         topics, sent = sorted(self.publishers), 0
         for part in unframed(data)[:8]:
-            if len(part) > 4:
+            if len(part) > 4 and not is_empty_body(part[1:]):
                 publisher = self.publishers[topics[part[0] % len(topics)]]
                 if publisher.get_subscription_count():
                     publisher.publish(part[1:])
@@ -85,6 +86,15 @@ class Receiver:
                     self.executor.spin_once(0.002)
         assert self.node.is_active
         return {READ: sent, "messages": sent}
+
+
+def is_empty_body(payload: bytes) -> bool:
+    """Whether a message is a header of CDR alone that claims bytes of padding.
+
+    rclpy with Fast DDS ends every process with SIGSEGV that receives one, for any type that has strings: before a node
+    sees it, so no node can refuse it. docs/security.md names it.
+    """
+    return len(payload) == 4 and payload[3] & 3 != 0
 
 
 @cache
@@ -114,9 +124,8 @@ EMBEDDINGS = {"embedding_space": SPACE, f"embeddings/{VISION}": EMBEDDING, "embe
 @cache
 def embedder() -> tuple[Any, Any, SingleThreadedExecutor]:
     """A client of `embed_text`, the type of its requests, and the executor of both nodes."""
-    if not rclpy.ok():
-        rclpy.init()
-    server, peer = (rclpy.create_node(name, namespace=f"fuzz{os.getpid()}") for name in ("embedder", "phrases"))
+    start_ros()
+    server, peer = (rclpy.create_node(name) for name in ("embedder", "phrases"))
     executor = SingleThreadedExecutor()
     executor.add_node(server)
     executor.add_node(peer)
@@ -139,7 +148,9 @@ def requests(draw: st.DrawFn) -> bytes:
     phrase = st.one_of(
         TEXTS, TEXTS, st.just("a person"), st.sampled_from(["", " ", "\n", "x" * 1000, "x" * 1001, "ö" * 999])
     )
-    phrases = draw(st.lists(phrase, max_size=6)) * draw(st.sampled_from([1] * 12 + [43, 60, 2000]))
+    phrases = draw(st.lists(phrase, max_size=6))
+    if draw(st.integers(0, 9)) == 0:
+        phrases = [text[:5] or "a" for text in phrases] * draw(st.sampled_from([43, 60, 400]))
     return framed([text.encode("utf-8", "replace") for text in phrases])
 
 
@@ -171,7 +182,7 @@ def set_parameters(data: bytes) -> Work:
     names += ["prompts.a", "prompts.a.b", "prompts.", "prompt.onset_thresholds.a", "x", "modalities", "a" * 300, "\n"]
     values = [
         True, 0, -1, 2**63 - 1, 0.5, -0.0, float("nan"), float("inf"), 1e300, "", "a", "x" * 5000, "\x1b[31m", [],
-        ["a"], ["a person", "\n"], [""], [1, 2], [0.5, float("nan")], [True], b"a", ["a"] * 500, ["x" * 2000],
+        ["a"], ["a person", "\n"], [""], [1, 2], [0.5, float("nan")], [True], [b"a"], ["a"] * 500, ["x" * 2000],
     ]  # fmt: skip
     changes = [
         Parameter(names[(a * 256 + b) % len(names)], value=values[c % len(values)])

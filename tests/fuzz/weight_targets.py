@@ -168,7 +168,7 @@ def strange_states() -> list[bytes]:
     packed = io.BytesIO()
     with zipfile.ZipFile(io.BytesIO(files[2])) as parts, zipfile.ZipFile(packed, "w", zipfile.ZIP_DEFLATED) as out:
         for part in parts.infolist():
-            out.writestr(part.filename, parts.read(part) + bytes(50 * 2**20))
+            out.writestr(part.filename, parts.read(part) + bytes(2**21))
     return [*files, packed.getvalue()]
 
 
