@@ -143,8 +143,8 @@ def _sound_values(file: soundfile.SoundFile, path: Path) -> npt.NDArray[np.float
         count += len(block)
     if count > limit:
         raise FileError(
-            f"'{path}' is longer than {limit / file.samplerate / 60:.0f} minutes, the limit for {file.channels} channels "
-            f"at {file.samplerate} Hz: cut it"
+            f"'{path}' is longer than {limit / file.samplerate / 60:.0f} minutes, the limit for {file.channels} "
+            f"channels at {file.samplerate} Hz: cut it"
         )
     return data[:count]
 
