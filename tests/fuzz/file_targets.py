@@ -296,7 +296,7 @@ def read_special(data: bytes) -> Work:
     reader, kind, content = (*unframed(data), b"", b"", b"")[:3]
     read = READERS.get(reader.decode("ascii", "replace"), read_parameters)
     with (
-        tempfile.TemporaryDirectory() as folder,
+        tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder,
         special_file(Path(folder), kind.decode("utf-8", "replace"), content) as path,
     ):
         try:

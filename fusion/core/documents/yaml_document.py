@@ -124,7 +124,7 @@ class _Refusal(yaml.MarkedYAMLError):
 
 
 def _error(problem: str, mark: Any) -> _Refusal:
-    return _Refusal(problem=printable(problem, MAX_PROBLEM_LENGTH), problem_mark=mark)
+    return _Refusal(problem=printable(problem)[:MAX_PROBLEM_LENGTH], problem_mark=mark)
 
 
 def _is_text(value: str) -> bool:
