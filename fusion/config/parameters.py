@@ -71,6 +71,7 @@ RESERVED_MODALITY_NAMES = (TEXT, FUSED, PROMPT_PREFIX.rstrip("."), *DETECTOR_TYP
 RESERVED_SENSOR_NAMES = (
     *SENSOR_MODALITIES, *RESERVED_MODALITY_NAMES, CONFIGURED_SENSORS, "embeddings", "qos_overrides"
 )  # fmt: skip
+MAX_SHOWN_LENGTH = 200  # characters of a name from a file in an error
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -380,7 +381,7 @@ def unknown_parameter(name: str, known: Iterable[str]) -> ConfigError:
     """The error for a name that no parameter has, with the most similar known name."""
     near = difflib.get_close_matches(name, list(known), 1)
     hint = f"; did you mean '{near[0]}'?" if near else ""
-    return ConfigError(f"there is no parameter '{name}'{hint}")
+    return ConfigError(f"there is no parameter '{printable(name, MAX_SHOWN_LENGTH)}'{hint}")
 
 
 def modalities_of(values: Mapping[str, Any]) -> tuple[str, ...]:

@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import csv
+import io
 import logging
+from array import array
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import numpy.typing as npt
 import soundfile
 
+from sensebind.fusion.core.documents import DocumentError, read_bytes
 from sensebind.fusion.core.encodings import EncodingError, decode_photograph
 from sensebind.fusion.core.errors import SensebindError, placeholder_text, printable
 from sensebind.fusion.core.samples import (
@@ -28,12 +32,20 @@ from sensebind.fusion.core.samples import (
     to_ns,
 )
 from sensebind.fusion.core.space import TrainedWindow
-from sensebind.fusion.core.windows import Window, audio_coverage, reading_coverage
+from sensebind.fusion.core.windows import MAX_READING, Window, audio_coverage, reading_coverage
 from sensebind.fusion.io.sensor_messages.channels import ChannelSelector
 
 LOG = logging.getLogger(__name__)
 
 MAX_AMPLITUDE = 100.0  # times full scale: floats above are integers that were not scaled
+# The most of one file that is read: a file may claim, or be, as large as it likes (a FLAC of silence has 1 byte for
+# 1000 samples; a device file has no end).
+MAX_IMAGE_BYTES = 256 * 2**20
+MAX_SOUND_VALUES = 2**27  # samples times channels: 512 MB as float32, 46 minutes of one channel at 48 kHz
+MAX_SOUND_SECONDS = 24 * 3600.0
+MAX_TABLE_BYTES, MAX_READINGS = 64 * 2**20, 10**6
+MAX_TABLE_SECONDS = 1e9  # from the first reading to the last, 30 years
+BLOCK = 2**20  # values of a sound that are read at a time
 CLIPS_PER_FILE = 3  # windows, evenly spaced, for a file that is longer than one window, as ImageBind does for sounds
 
 
@@ -67,12 +79,16 @@ def read_windows(
     if modality not in FILE_READERS:
         raise FileError(f"files of modality '{modality}' cannot be read; known: {', '.join(FILE_READERS)}")
     path = Path(path)
+    if "\0" in str(path):
+        raise FileError(f"'{path}' has a NUL character: no file has such a name")
     try:
-        if what := placeholder_text(path):
+        if path.is_file() and (what := placeholder_text(path)):  # what a pipe has is read once
             raise FileError(f"'{path}' {what}")
         samples = FILE_READERS[modality](path)
     except OSError as error:
         raise FileError(f"'{path}' cannot be read: {error.strerror or error}") from error
+    except DocumentError as error:
+        raise FileError(str(error)) from error
     if modality == AUDIO:
         samples = [_with_channel(sample, path, channel) for sample in samples]
     return [
@@ -83,7 +99,7 @@ def read_windows(
 
 def _read_photograph(path: Path) -> list[Sample]:
     try:
-        pixels = decode_photograph(np.frombuffer(path.read_bytes(), np.uint8))
+        pixels = decode_photograph(np.frombuffer(read_bytes(path, MAX_IMAGE_BYTES), np.uint8))
     except EncodingError as error:
         raise FileError(f"'{path}': {error}") from error
     height, width = pixels.shape[:2]
@@ -92,22 +108,45 @@ def _read_photograph(path: Path) -> list[Sample]:
 
 def _image_reader(modality: str) -> Callable[[Path], list[Sample]]:
     def read(path: Path) -> list[Sample]:
-        data = np.frombuffer(path.read_bytes(), np.uint8)
+        data = np.frombuffer(read_bytes(path, MAX_IMAGE_BYTES), np.uint8)
         return [Sample(modality, SECOND, Frame(data, path.suffix.lstrip("."), compressed=True), str(path))]
 
     return read
 
 
 def _read_audio(path: Path) -> list[Sample]:
+    if not path.is_file():
+        raise FileError(f"'{path}' is not a regular file: save the sound as a file")
     try:
-        data, rate = soundfile.read(path, dtype="float32", always_2d=True)
-    except soundfile.LibsndfileError as error:
+        with soundfile.SoundFile(path) as file:
+            rate, data = float(file.samplerate), _sound_values(file, path)
+    except (soundfile.LibsndfileError, RuntimeError) as error:  # RuntimeError: it claims a length, and cannot be sought
         raise FileError(f"'{path}' cannot be read as a sound: {error}") from error
     if not len(data):
         raise FileError(f"'{path}' contains no sound")
-    if not np.abs(data).max() <= MAX_AMPLITUDE:  # this form rejects NaN too
-        raise FileError(f"'{path}' has values that are not finite, or over {MAX_AMPLITUDE:g} times full scale (−1..1)")
-    return [Sample(AUDIO, SECOND, Sound(data, float(rate)), str(path))]
+    return [Sample(AUDIO, SECOND, Sound(data, rate), str(path))]
+
+
+def _sound_values(file: soundfile.SoundFile, path: Path) -> npt.NDArray[np.float32]:
+    """The sound (T, C) that a file has, which may be less than its header claims. Raises `FileError`."""
+    limit = min(MAX_SOUND_VALUES // file.channels, int(MAX_SOUND_SECONDS * file.samplerate))
+    data = np.empty((min(file.frames, limit + 1), file.channels), np.float32)  # memory is used where it is written
+    count = 0
+    while count < len(data):
+        block = file.read(max(1, BLOCK // file.channels), out=data[count : count + max(1, BLOCK // file.channels)])
+        if not len(block):
+            break
+        if not np.abs(block).max() <= MAX_AMPLITUDE:  # this form rejects NaN too
+            raise FileError(
+                f"'{path}' has values that are not finite, or over {MAX_AMPLITUDE:g} times full scale (−1..1)"
+            )
+        count += len(block)
+    if count > limit:
+        raise FileError(
+            f"'{path}' is longer than {limit / file.samplerate / 60:.0f} minutes, the limit for {file.channels} "
+            f"channels at {file.samplerate} Hz: cut it"
+        )
+    return data[:count]
 
 
 def _with_channel(sample: Sample, path: Path, channel: str) -> Sample:
@@ -124,20 +163,41 @@ def _with_channel(sample: Sample, path: Path, channel: str) -> Sample:
 
 
 def _read_imu(path: Path) -> list[Sample]:
-    with path.open(newline="", encoding="utf-8", errors="replace") as file:
-        rows = [row for row in csv.reader(file) if row and not row[0].lstrip().startswith("#")]
-    if rows and not _is_number(rows[0][0]):
-        rows = rows[1:]
-    try:
-        table = np.array([[float(cell) for cell in row] for row in rows], np.float64)
-    except ValueError as error:
-        raise FileError(f"'{path}' must contain numbers in rows of equal length: {printable(error, 200)}") from error
-    if table.ndim != 2 or table.shape[1] != 7 or len(table) < 2:
+    table = _table_of(path)
+    if len(table) < 2:
         raise FileError(f"'{path}' must contain at least 2 rows of time, ax, ay, az, gx, gy, gz")
+    if not (np.abs(table[:, 1:]) <= MAX_READING).all():  # this form rejects NaN too
+        raise FileError(f"'{path}' has readings that are not finite, or over {MAX_READING:g}")
     if not np.isfinite(table).all() or (np.diff(table[:, 0]) <= 0).any():
         raise FileError(f"'{path}': every number must be finite, and the time in seconds must increase")
+    if not table[-1, 0] - table[0, 0] <= MAX_TABLE_SECONDS:
+        raise FileError(f"'{path}': the last time is more than {MAX_TABLE_SECONDS:g} s after the first: give seconds")
     stamps = SECOND + np.round((table[:, 0] - table[0, 0]) * SECOND).astype(np.int64)
     return [Sample(IMU, int(t), Reading(row), str(path)) for t, row in zip(stamps, table[:, 1:], strict=True)]
+
+
+def _table_of(path: Path) -> npt.NDArray[np.float64]:
+    """The numbers (N, 7) of a table. Raises `FileError`."""
+    numbers = array("d")
+    with io.TextIOWrapper(io.BytesIO(read_bytes(path, MAX_TABLE_BYTES)), "utf-8", "replace", newline="") as file:
+        rows = (row for row in csv.reader(file) if row and not row[0].lstrip().startswith("#"))
+        try:
+            for number, row in enumerate(rows, 1):
+                if number == 1 and not _is_number(row[0]):
+                    continue  # a heading
+                if len(row) != 7:
+                    raise FileError(
+                        f"'{path}' must contain rows of time, ax, ay, az, gx, gy, gz; row {number} has {len(row)} "
+                        "columns"
+                    )
+                numbers.extend(map(float, row))
+                if len(numbers) > 7 * MAX_READINGS:
+                    raise FileError(f"'{path}' has more than {MAX_READINGS} readings: cut it")
+        except (ValueError, csv.Error) as error:
+            raise FileError(
+                f"'{path}' must contain numbers in rows of equal length: {printable(error, 200)}"
+            ) from error
+    return np.frombuffer(numbers, np.float64).reshape(-1, 7)
 
 
 def _is_number(text: str) -> bool:

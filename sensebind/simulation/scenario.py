@@ -26,6 +26,7 @@ thermal_camera: {palette: black-hot, noise: 0.2}
 from __future__ import annotations
 
 import math
+import os
 import re
 from collections.abc import Mapping
 from dataclasses import fields
@@ -67,6 +68,7 @@ SCENARIO_KEYS = (
     "duration", "ground", "motor", "places", "path", "events", "clips", "distractors", "dark", "occluded", "noise",
     "faults", "thermal_camera",
 )  # fmt: skip
+MAX_PATH_LENGTH = 2000  # bytes; Linux has 4096 with the folder before it
 SCENARIO_FOLDER = Path(str(files("sensebind") / "config" / "scenarios"))
 SCENARIO_SUFFIXES = (".yaml", ".yml")
 HELD_OUT_SEED_OFFSET = 500_000  # added to the seed: rooms, colours, sounds and sizes that training does not use
@@ -221,7 +223,7 @@ def _load_photograph(value: Any, where: str, kind: str, folder: Path) -> npt.NDA
     `ScenarioError`."""
     if kind != "picture":
         raise ScenarioError(f"{where}: 'photograph' is only for type 'picture'")
-    path = folder / str(value)
+    path = _path_of(value, f"{where}: 'photograph'", folder)
     if not path.is_file():
         try:
             path = rooms.scikit_image_path(Path(str(value)).name)
@@ -233,13 +235,25 @@ def _load_photograph(value: Any, where: str, kind: str, folder: Path) -> npt.NDA
     return np.asarray(image, np.uint8)
 
 
+def _path_of(value: Any, where: str, folder: Path) -> Path:
+    """The path that a scenario in `folder` names. Raises `ScenarioError` for what cannot be one."""
+    if (
+        not isinstance(value, str)
+        or not value.isprintable()
+        or any(len(os.fsencode(p)) > 255 for p in value.split("/"))
+    ):
+        raise ScenarioError(f"{where} must be a path in '{folder}', or an absolute one, not {printable(value, 100)}")
+    if len(os.fsencode(value)) > MAX_PATH_LENGTH:
+        raise ScenarioError(f"{where} is a path of {len(value)} characters: shorten it")
+    return folder / value
+
+
 def _parse_clips(
     entry: Any, name: str, length: float, noise: np.random.Generator, folder: Path
 ) -> list[SimulatedEvent]:
     """Events with sound files at random times. Their label is the name of the file's folder, without "NUMBER - "."""
     _check_keys(entry, ("folder", "every", "snr", "longest"), f"{name}: clips")
-    place = Path(str(entry.get("folder", "")))
-    place = place if place.is_absolute() else folder / place
+    place = _path_of(entry.get("folder", ""), f"{name}: clips: 'folder'", folder)
     files = sorted(p for p in place.glob("*/*") if p.suffix.lower() in AUDIO_SUFFIXES)
     if not files:
         raise ScenarioError(f"{name}: clips: '{place}' has no folders with sound files ({', '.join(AUDIO_SUFFIXES)})")

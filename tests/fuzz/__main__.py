@@ -1,4 +1,4 @@
-"""The command line: fuzz a target for some seconds, and keep the inputs that fail."""
+"""The command line: fuzz targets for some time or some number of inputs, and keep the inputs that fail."""
 
 from __future__ import annotations
 
@@ -6,6 +6,8 @@ import argparse
 import faulthandler
 import hashlib
 import logging
+import os
+import random
 import sys
 import time
 import traceback
@@ -13,14 +15,18 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT / "tests"))  # for `helpers`, as pytest does
+# Nodes of this process talk to each other only.
+os.environ.setdefault("ROS_AUTOMATIC_DISCOVERY_RANGE", "LOCALHOST")
+os.environ.setdefault("ROS_DOMAIN_ID", str(random.randint(1, 101)))
 
 from hypothesis import HealthCheck, given, seed, settings  # noqa: E402
 
 from fuzz.target import HANG_TIMEOUT, Tally, Target  # noqa: E402
-from fuzz.targets import TARGETS  # noqa: E402
+from fuzz.targets import LEFT_OUT, TARGETS  # noqa: E402
 
-ROUND = 250  # inputs of each seed
+ROUND = 250  # inputs of each seed of Hypothesis
 MOST_SAVED = 20  # failing inputs that are kept in one run
+FAILED, HUNG = 3, 1  # exit statuses of the process of a target; faulthandler ends a process with 1
 
 
 def main() -> int:
@@ -33,56 +39,107 @@ def main() -> int:
         "--seed", type=int, default=0, help="the same seed makes the same inputs (default: %(default)s)"
     )
     parser.add_argument("--out", type=Path, default=Path("fuzz-found"), help="folder of failing inputs")
+    parser.add_argument("--refusals", action="store_true", help="also list where inputs were refused")
     args = parser.parse_args()
     logging.disable(logging.CRITICAL)
     args.out.mkdir(parents=True, exist_ok=True)
-    failed = 0
-    for name in TARGETS if args.target == "all" else [args.target]:
-        failed += fuzz(TARGETS[name], args.seconds, args.inputs, args.seed, args.out)
-    return int(failed > 0)
+    for name, reason in LEFT_OUT.items():
+        print(f"{name}: left out: {reason}", flush=True)
+    print(
+        "| target | inputs | reach | places of refusal | slowest, s | memory, GB | most work | failures |", flush=True
+    )
+    print("|---|---|---|---|---|---|---|---|", flush=True)
+    failed = [name for name in (TARGETS if args.target == "all" else [args.target]) if not fuzz(name, args)]
+    return int(bool(failed))
 
 
-def fuzz(target: Target, seconds: float, most: int, first_seed: int, out: Path) -> int:
-    """Try inputs until the time is up or `most` are tried. Prints one line. Returns the number of kinds of failures."""
-    tally, saved, began, number = Tally(), dict[str, Path](), time.monotonic(), first_seed
-    current = out / f"{target.name}-current.bin"  # after a crash of the process or a hang: the input that caused it
+def fuzz(name: str, args: argparse.Namespace) -> bool:
+    """Fuzz one target in a process of its own. Prints one line. Returns whether no input failed.
 
-    def attempt(data: bytes) -> None:
-        if time.monotonic() - began > seconds or tally.inputs >= most:
-            return
-        current.write_bytes(data)
-        faulthandler.dump_traceback_later(HANG_TIMEOUT, exit=True)
+    If the process ends or an input takes more than `HANG_TIMEOUT`, the input is kept and named.
+    """
+    current = args.out / f"{name}-current.bin"
+    child = os.fork()
+    if not child:
+        status = FAILED
         try:
-            tally.try_input(target, data)
+            status = FAILED if Run(TARGETS[name], args, current).run() else 0
+        except BaseException:  # of the fuzzer itself
+            traceback.print_exc(file=sys.stdout)
+        finally:
+            sys.stdout.flush()
+            os._exit(status)
+    status = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+    if current.exists():
+        kind = "hang" if status == HUNG else "crash"
+        path = args.out / f"{name}-{hashlib.sha256(current.read_bytes()).hexdigest()[:10]}.bin"
+        current.rename(path)
+        print(f"{name}: {kind} (exit status {status}): {path}", flush=True)
+    return status == 0
+
+
+class Run:
+    """A run of one target. `current`: the file of the input that is being tried."""
+
+    def __init__(self, target: Target, args: argparse.Namespace, current: Path) -> None:
+        self._target, self._args, self._current = target, args, current
+        self._tally, self._saved = Tally(), dict[str, Path]()
+        self._began = time.monotonic()
+        self._stderr = os.fdopen(os.dup(2), "w")
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 2)  # what decoders in C print about damaged images
+
+    def run(self) -> int:
+        """Try inputs until the time is up or enough are tried. Returns the number of kinds of failures."""
+        number = 0
+        while not self._is_over():
+            quiet = settings(
+                max_examples=ROUND,
+                database=None,
+                deadline=None,
+                suppress_health_check=list(HealthCheck),
+                print_blob=False,
+            )
+            seed(f"{self._args.seed} {number}")(quiet(given(self._target.strategy)(self._attempt)))()
+            number += 1
+        tally, name = self._tally, self._target.name
+        work = ", ".join(f"{count} {kind}" for kind, count in sorted(tally.most.items()))
+        print(
+            f"| {name} | {tally.inputs} | {tally.reached / max(1, tally.inputs):.0%} | {len(tally.places)} "
+            f"| {tally.slowest:.2f} | {tally.memory:.2f} | {work} | {len(self._saved)} |"
+        )
+        if self._args.refusals:
+            print("\n".join(f"  {count} {place}" for place, count in tally.places.most_common()))
+        return len(self._saved)
+
+    def _is_over(self) -> bool:
+        return time.monotonic() - self._began > self._args.seconds or self._tally.inputs >= self._args.inputs
+
+    def _attempt(self, data: bytes) -> None:
+        if self._is_over():
+            return
+        self._current.write_bytes(data)
+        faulthandler.dump_traceback_later(HANG_TIMEOUT, exit=True, file=self._stderr)
+        try:
+            self._tally.try_input(self._target, data)
         except Exception as error:
-            place = traceback.extract_tb(error.__traceback__)[-1]
-            kind = f"{type(error).__name__} at {Path(place.filename).name}:{place.lineno}"
-            path = out / f"{target.name}-{hashlib.sha256(data).hexdigest()[:10]}.bin"
-            known = saved.get(kind)
-            if (known is None and len(saved) < MOST_SAVED) or (known and len(data) < known.stat().st_size):
-                path.write_bytes(data)
-                if known is None:
-                    print(f"{target.name}: {kind}: {str(error)[:300]} ({path})", flush=True)
-                elif known != path:
-                    known.unlink()
-                saved[kind] = path
+            self._save(data, error)
         finally:
             faulthandler.cancel_dump_traceback_later()
+            self._current.unlink()
 
-    while time.monotonic() - began < seconds and tally.inputs < most:
-        quiet = settings(
-            max_examples=ROUND, database=None, deadline=None, suppress_health_check=list(HealthCheck), print_blob=False
-        )
-        seed(number)(quiet(given(target.strategy)(attempt)))()
-        number += 1
-    current.unlink(missing_ok=True)
-    work = ", ".join(f"{count} {name}" for name, count in sorted(tally.most.items()))
-    print(
-        f"{target.name}: {tally.inputs} inputs in {time.monotonic() - began:.0f} s, {tally.refused} refused, "
-        f"{len(saved)} kinds of failures, memory +{tally.memory:.2f} GB, at most {work or 'nothing counted'}",
-        flush=True,
-    )
-    return len(saved)
+    def _save(self, data: bytes, error: Exception) -> None:
+        """Keep the smallest input of each kind of failure."""
+        place = traceback.extract_tb(error.__traceback__)[-1]
+        kind = f"{type(error).__name__} at {Path(place.filename).name}:{place.lineno}"
+        path = self._args.out / f"{self._target.name}-{hashlib.sha256(data).hexdigest()[:10]}.bin"
+        known = self._saved.get(kind)
+        if (known is None and len(self._saved) < MOST_SAVED) or (known and len(data) < known.stat().st_size):
+            path.write_bytes(data)
+            if known is None:
+                print(f"{self._target.name}: {kind}: {str(error)[:300]} ({path})", flush=True)
+            elif known != path:
+                known.unlink()
+            self._saved[kind] = path
 
 
 if __name__ == "__main__":

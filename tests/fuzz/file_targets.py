@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
-import json
+import os
+import socket
 import tempfile
-from collections.abc import Callable
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from functools import cache, partial
 from pathlib import Path
 from typing import Any
@@ -12,23 +15,31 @@ from typing import Any
 import cv2
 import numpy as np
 import soundfile
+import yaml
 from hypothesis import strategies as st
 
-from fuzz.hostile_values import INTEGERS, NUMBERS, TEXTS, mutated
+from fuzz.hostile_structures import LEAVES, changed_table, changed_tree, near_value
+from fuzz.hostile_values import INTEGERS, NUMBERS, TEXTS, framed, mutated, unframed
 from fuzz.sensor_targets import compressed_pixels, space
 from fuzz.target import Target, Work
+from helpers.field_recordings import imu_rows, record
 from helpers.paths import ROOT
+from sensebind.cli import is_expected
 from sensebind.fusion.config.files import read_parameter_file
-from sensebind.fusion.core.samples import DEPTH, SECOND
+from sensebind.fusion.config.parameters import detector_parameters, embedder_parameters
+from sensebind.fusion.core.errors import SensebindError
+from sensebind.fusion.core.samples import DEPTH, SECOND, SENSOR_MODALITIES
 from sensebind.fusion.events import prompt_calibration
-from sensebind.fusion.io.ground_truth import read_truth
+from sensebind.fusion.io.ground_truth import read_faults, read_truth
 from sensebind.fusion.io.recordings import Recording
 from sensebind.fusion.io.sensor_files import read_windows
+from sensebind.fusion.models.imagebind.weights import read_tensors
 from sensebind.fusion.models.spokes import spoke
 from sensebind.replay.session import Settings
 from sensebind.simulation.scenario import read_scenario
 
 MOST_MESSAGES = 100_000  # of a recording of a few kB
+MOST_PARAMETERS = 2000
 
 
 def in_file(suffix: str, read: Callable[[Path], Work]) -> Callable[[bytes], Work]:
@@ -77,25 +88,13 @@ def imu_tables() -> list[bytes]:
     return ["\n".join(["time,ax,ay,az,gx,gy,gz", *rows]).encode(), "\n".join(rows).encode()]
 
 
-# YAML: trees of keys that the reader knows, with values of every kind, and text that is edited.
-def trees(keys: list[str]) -> st.SearchStrategy[Any]:
-    """Trees of mappings and lists, whose keys are often known ones."""
-    leaves = st.one_of(
-        st.none(), st.booleans(), INTEGERS, NUMBERS, TEXTS, st.dates(), st.just("1e999"), st.binary(max_size=3)
-    )
-    names = st.one_of(st.sampled_from(keys), TEXTS)
-    return st.recursive(
-        leaves,
-        lambda below: st.one_of(st.lists(below, max_size=4), st.dictionaries(names, below, max_size=4)),
-        max_leaves=12,
-    )
-
-
 def yaml_text(content: Any) -> bytes:
     """The YAML of a tree."""
-    import yaml
-
-    return yaml.safe_dump(content, allow_unicode=True).encode("utf-8", "replace")
+    try:
+        text = yaml.safe_dump(content, allow_unicode=True)
+    except (yaml.YAMLError, RecursionError):  # a tree that is too deep for its writer: as JSON, which YAML contains
+        text = str(content)
+    return text.encode("utf-8", "replace")
 
 
 def alias_bomb() -> bytes:
@@ -120,10 +119,41 @@ BOMBS = [
 ]
 
 
-def yaml_inputs(files: list[Path], keys: list[str], wrap: Callable[[Any], Any]) -> st.SearchStrategy[bytes]:
-    """Edited files, trees, and known attacks."""
+@st.composite
+def yaml_inputs(draw: st.DrawFn, files: list[Path], values: Callable[[], dict[str, Any]]) -> bytes:
+    """Changed trees of valid files, changed texts, and known attacks.
+
+    `values`: valid names and values, of which some are in a tree of parameters.
+    """
+    kind = draw(st.sampled_from(("tree", "tree", "tree", "values", "values", "text", "lines", "bomb")))
     texts = [path.read_bytes() for path in files]
-    return st.one_of(mutated(texts), trees(keys).map(lambda tree: yaml_text(wrap(tree))), st.sampled_from(BOMBS))
+    if kind == "bomb":
+        return draw(mutated(BOMBS))
+    if kind == "text":
+        return draw(mutated(texts))
+    if kind == "lines":
+        return draw(changed_table(texts, [": "]))
+    if kind == "tree" or not values():
+        return yaml_text(draw(changed_tree([yaml.safe_load(text) for text in texts])))
+    chosen = draw(st.lists(st.sampled_from(sorted(values())), max_size=4))
+    own = {name: draw(st.one_of(near_value(values()[name]), LEAVES, LISTS)) for name in chosen}
+    names = [draw(st.sampled_from([name] * 4 + [name + "x", name.upper(), f"robot.{name}"])) for name in own]
+    section = draw(st.sampled_from(["/**"] * 4 + ["embedder", "detector", "/robot1/detector", "x"]))
+    return yaml_text({section: {"ros__parameters": dict(zip(names, own.values(), strict=True))}})
+
+
+LISTS = st.lists(st.one_of(TEXTS, NUMBERS, INTEGERS), max_size=3)
+
+
+@cache
+def known_values() -> dict[str, Any]:
+    """All parameters with their defaults, and some of labels and sensors."""
+    found = {p.name: p.default for p in (*embedder_parameters(SENSOR_MODALITIES), *detector_parameters())}
+    found = {name: list(value) if isinstance(value, tuple) else value for name, value in found.items()}
+    return found | {
+        "prompts.person": ["a person"], "prompt.onset_thresholds.person": 0.5, "modalities": ["vision", "audio"],
+        "vision.sensors": ["front", "rear"], "front.topic": "/front", "gas.fields": ["data[0]"], "robots": ["a", "b"],
+    }  # fmt: skip
 
 
 def read_parameters(path: Path) -> Work:
@@ -140,72 +170,18 @@ def read_scenario_file(path: Path) -> Work:
 
 
 @cache
-def calibrations() -> list[bytes]:
-    """The shipped calibration without its large tensors."""
-    import safetensors
-    import safetensors.numpy
-
-    path = prompt_calibration.calibration_file("starter")
-    with safetensors.safe_open(path, "np") as file:
-        metadata = file.metadata()
-        tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  # no mapping
-    small = {name: value for name, value in tensors.items() if value.nbytes < 20_000}
-    return [safetensors.numpy.save(small, metadata), safetensors.numpy.save({}, metadata)]
-
-
-def safetensors_file(header: Any, size: int) -> bytes:
-    """A file of safetensors with any header: JSON after its length, then zeros."""
-    text = json.dumps(header).encode()
-    return len(text).to_bytes(8, "little") + text + bytes(size)
-
-
-@st.composite
-def tensor_files(draw: st.DrawFn, valid: list[bytes]) -> bytes:
-    """Edited files, and headers that claim any types, shapes and places."""
-    if draw(st.booleans()):
-        return draw(mutated(valid))
-    length = int.from_bytes(valid[0][:8], "little")
-    header = json.loads(valid[0][8 : 8 + length])
-    if metadata := header.get("__metadata__"):
-        for key in draw(st.lists(st.sampled_from(sorted(metadata)), max_size=3)):
-            metadata[key] = draw(
-                st.one_of(TEXTS, trees(sorted(metadata)).map(lambda tree: json.dumps(tree, default=str)))
-            )
-    for name in draw(st.lists(st.sampled_from(sorted(header)), max_size=3)):
-        if name != "__metadata__":
-            header[name] = {
-                "dtype": draw(st.sampled_from(["F32", "F16", "I64", "U8", "BOOL", "?"])),
-                "shape": draw(st.lists(st.integers(0, 2**40), max_size=3)),
-                "data_offsets": draw(st.lists(st.integers(0, 2**40), min_size=2, max_size=2)),
-            }
-    return safetensors_file(header, draw(st.sampled_from([0, len(valid[0]) - 8 - length])))
-
-
-def read_calibration(path: Path) -> Work:
-    """Read a calibration."""
-    found = prompt_calibration.load(path)
-    return {"classes": len(found.classifiers.class_names) if found.classifiers else 0}
-
-
-@cache
-def spokes() -> list[bytes]:
-    """The smallest spoke that the package ships."""
-    folder = ROOT / "fusion" / "models" / "starter" / "spokes"
-    return [min(folder.glob("*.safetensors"), key=lambda path: path.stat().st_size).read_bytes()]
-
-
-def read_spoke(path: Path) -> Work:
-    """Read the description and the weights of a spoke."""
-    spec = spoke.read_spec(path)
-    state = spoke.read_state(path)
-    return {"tensors": len(state), "dimension": spec.dimension if hasattr(spec, "dimension") else 0}
-
-
-@cache
 def bags(suffix: str) -> list[bytes]:
+    """Valid recordings, plain and compressed, of one file each."""
+    found = [bag(suffix)]
+    if suffix == ".mcap":
+        found += [bag(suffix, compressed=True), *(file[:-200] for file in found)]
+    return found
+
+
+def bag(suffix: str, compressed: bool = False) -> bytes:
     """A valid recording of an IMU and a camera in one file."""
     from rosbags.rosbag1 import Writer as Ros1Writer
-    from rosbags.rosbag2 import StoragePlugin, Writer
+    from rosbags.rosbag2 import CompressionFormat, CompressionMode, StoragePlugin, Writer
     from rosbags.typesys import Stores, get_typestore
 
     from helpers import sensor_messages as valid
@@ -223,16 +199,19 @@ def bags(suffix: str) -> list[bytes]:
                 for number in range(20):
                     message = store.types["std_msgs/msg/String"](f"text {number}")
                     writer.write(connection, valid.START + number, store.serialize_ros1(message, "std_msgs/msg/String"))
-            return [path.with_suffix(".bag").read_bytes()]
+            return path.with_suffix(".bag").read_bytes()
         store = get_typestore(Stores.ROS2_JAZZY)
         plugin = StoragePlugin.MCAP if suffix == ".mcap" else StoragePlugin.SQLITE3
-        with Writer(path, version=9, storage_plugin=plugin) as bag:
+        bag = Writer(path, version=9, storage_plugin=plugin)
+        if compressed:
+            bag.set_compression(CompressionMode.STORAGE, CompressionFormat.ZSTD)
+        with bag:
             known: dict[str, Any] = {}
             for number, (topic, kind, message) in enumerate(rows):
                 if topic not in known:
                     known[topic] = bag.add_connection(topic, kind, typestore=store)
                 bag.write(known[topic], valid.START + number * SECOND // 50, store.serialize_cdr(message, kind))
-        return [next(path.glob(f"*{suffix}")).read_bytes()]
+        return next(path.glob(f"*{suffix}")).read_bytes()
 
 
 def read_recording(path: Path) -> Work:
@@ -244,40 +223,206 @@ def read_recording(path: Path) -> Work:
 
 def truth_files() -> list[bytes]:
     """Valid tables of truth."""
-    return [b"onset,offset,label\n1.0,2.5,glass breaking\n3,4,person\n", b"1.0\t2.0\tdog\n"]
+    return [
+        b"onset\toffset\tlabel\n1.0\t2.5\tglass breaking\n3\t4\tperson\n",
+        b"filename\tonset\toffset\tevent_label\na.wav\t0.5\t1\tdog\na.wav\t2\t3.25\tspeech\n",
+        b"onset\toffset\tsensor\tfault\tlabel\n1\t2\tvision\tdark\ta\n",
+        b"1.0\t2.0\tdog\n5\t6\tcat\n",
+    ]
 
 
-PARAMETER_KEYS = [
-    "/**", "embedder", "detector", "ros__parameters", "vision", "vision.hop", "hop", "modalities", "prompts", "person",
-    "detectors", "space", "robots", "vision.sensors", "audio.channel", "prompt.threshold", "depth.unit",
-    "fusion_timeout",
-]  # fmt: skip
-SCENARIO_KEYS = [
-    "duration", "events", "distractors", "ground", "faults", "places", "dark", "path", "noise", "onset", "label",
-    "kind", "sensor", "clips", "thermal_camera", "motor", "occluded",
-]  # fmt: skip
+@st.composite
+def folders(draw: st.DrawFn) -> bytes:
+    """metadata.yaml of a recording, changed, before its file: the whole folder in one input."""
+    text, name, file = described_bag()
+    tree = yaml.safe_load(text)
+    changed = draw(
+        st.one_of(
+            changed_tree([tree]).map(yaml_text),
+            mutated([text]),
+            st.sampled_from(BOMBS),
+            changed_table([text], [": "]),
+        )
+    )
+    return framed([changed, name.encode(), file if draw(st.integers(0, 4)) else draw(mutated([file]))])
+
+
+@cache
+def described_bag() -> tuple[bytes, str, bytes]:
+    """metadata.yaml, the name of the file, and the file of a valid recording."""
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "bag"
+        record(path, imu_rows("/imu", 0.2))
+        file = next(p for p in path.iterdir() if p.suffix != ".yaml")
+        return (path / "metadata.yaml").read_bytes(), file.name, file.read_bytes()
+
+
+def read_folder(data: bytes) -> Work:
+    """Read every message of a recording in a folder with metadata.yaml."""
+    text, name, file = (*unframed(data), b"", b"", b"")[:3]
+    with tempfile.TemporaryDirectory() as folder:
+        (Path(folder) / "metadata.yaml").write_bytes(text)
+        (Path(folder) / (name.decode("ascii", "replace").strip("/.") or "a")).write_bytes(file)
+        return read_recording(Path(folder))
+
+
+READERS: dict[str, Callable[[Path], Work]] = {
+    **{modality: partial(embed_file, modality) for modality in ("vision", "depth", "thermal", "audio", "imu")},
+    "parameters": read_parameters,
+    "scenario": read_scenario_file,
+    "truth": lambda path: {"spans": len(read_truth(path))},
+    "calibration": lambda path: {"classes": len(prompt_calibration.load(path).modalities)},
+    "spoke": lambda path: {"dimension": spoke.read_spec(path).dimension, "tensors": len(spoke.read_state(path))},
+    "weights": lambda path: {"tensors": len(read_tensors(path))},
+    "recording": read_recording,
+}
+SPECIAL = (
+    "folder", "loop", "dangling", "/dev/null", "/dev/zero", "/dev/full", "/proc/self/mem", "/dev/null/x", "sparse",
+    "empty", "pipe", "endless pipe", "a\nb", "x" * 300, "nul\0", "link to /dev/zero", "socket", "/", ".", "",
+)  # fmt: skip
+
+
+def special_files() -> st.SearchStrategy[bytes]:
+    """The name of a reader, what kind of file it gets, and the content of those that have one."""
+    contents = st.one_of(st.binary(max_size=50), mutated([*compressed_pixels()[:2], *imu_tables(), *truth_files()]))
+    return st.tuples(st.sampled_from(sorted(READERS)), st.sampled_from(SPECIAL), contents).map(
+        lambda parts: framed([parts[0].encode(), parts[1].encode(), parts[2]])
+    )
+
+
+def read_special(data: bytes) -> Work:
+    """Read what is no regular file, or has a strange name. `FileNotFoundError` and the like name the file: the command
+    line shows them without a traceback."""
+    reader, kind, content = (*unframed(data), b"", b"", b"")[:3]
+    read = READERS.get(reader.decode("ascii", "replace"), read_parameters)
+    with (
+        tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder,
+        special_file(Path(folder), kind.decode("utf-8", "replace"), content) as path,
+    ):
+        try:
+            return read(path)
+        except OSError as error:
+            assert is_expected(error), "the command line would print a traceback"
+            raise SensebindError(str(error)) from error
+
+
+@contextmanager
+def special_file(folder: Path, kind: str, content: bytes) -> Iterator[Path]:
+    """A path of this kind. A pipe has a writer, as in `<(command)` of a shell."""
+    path = folder / "input"
+    if kind == "folder":
+        path.mkdir()
+        (path / "a.safetensors").write_bytes(content)
+    elif kind == "loop":
+        path.symlink_to(path)
+    elif kind == "dangling":
+        path.symlink_to(folder / "missing")
+    elif kind == "link to /dev/zero":
+        path.symlink_to("/dev/zero")
+    elif kind == "sparse":
+        with path.open("wb") as file:
+            file.write(content)
+            file.truncate(3 * 2**30)
+    elif kind == "socket":
+        with socket.socket(socket.AF_UNIX) as server:
+            server.bind(str(path))
+    elif "pipe" in kind:
+        os.mkfifo(path)
+        with writer_of(path, content, endless=kind != "pipe"):
+            yield path
+        return
+    elif kind == "empty" or "/" not in kind:
+        path = folder / (kind or "input")
+        if "\0" not in kind and len(kind) < 200 and not path.exists():
+            path.write_bytes(content if kind != "empty" else b"")
+    else:
+        path = Path(kind)
+    yield path
+
+
+@contextmanager
+def writer_of(path: Path, content: bytes, endless: bool) -> Iterator[None]:
+    """A thread that writes into a pipe until its reader has closed it."""
+
+    def write() -> None:
+        with suppress(OSError), path.open("wb", buffering=0) as pipe:
+            pipe.write(content)
+            while endless and not is_over.is_set():
+                pipe.write(bytes(2**16))
+
+    is_over, thread = threading.Event(), threading.Thread(target=write, daemon=True)
+    thread.start()
+    yield
+    is_over.set()
+    with suppress(OSError):  # a reader that never opened the pipe: its writer still waits
+        os.close(os.open(path, os.O_RDONLY | os.O_NONBLOCK))
+    thread.join(5)
+
+
+YAML_CHECKS = frozenset({"read_text", "parse_yaml"})
+IMAGE_CHECKS = frozenset({"_check_declared_size", "placeholder_text"})
+TABLES = [",", "\t"]
+CONFIG = ROOT / "config"
 TARGETS = [
-    Target("image_files", mutated(compressed_pixels()), in_file(".png", partial(embed_file, "vision")), {"windows": 1}),
-    Target("depth_files", mutated(depth_files()), in_file(".tiff", partial(embed_file, DEPTH)), {"windows": 1}),
-    Target("sound_files", mutated(sound_files()), in_file(".wav", partial(embed_file, "audio")), {"windows": 10}),
-    Target("imu_tables", mutated(imu_tables()), in_file(".csv", partial(embed_file, "imu")), {"windows": 10}),
+    Target(
+        "image_files",
+        mutated(compressed_pixels()),
+        in_file(".png", partial(embed_file, "vision")),
+        {"windows": 1},
+        IMAGE_CHECKS,
+    ),
+    Target(
+        "depth_files",
+        mutated(depth_files()),
+        in_file(".tiff", partial(embed_file, DEPTH)),
+        {"windows": 1},
+        IMAGE_CHECKS,
+    ),
+    Target(
+        "sound_files",
+        mutated(sound_files()),
+        in_file(".wav", partial(embed_file, "audio")),
+        {"windows": 10},
+        frozenset({"_open"}),
+    ),
+    Target(
+        "imu_tables",
+        mutated(imu_tables()) | changed_table(imu_tables(), TABLES),
+        in_file(".csv", partial(embed_file, "imu")),
+        {"windows": 10},
+        frozenset({"read_bytes", "_table_of"}),
+    ),
     Target(
         "parameter_files",
-        yaml_inputs(
-            sorted((ROOT / "config").glob("*.yaml")), PARAMETER_KEYS, lambda tree: {"/**": {"ros__parameters": tree}}
-        ),
+        yaml_inputs(sorted(CONFIG.glob("*.yaml")), known_values),
         in_file(".yaml", read_parameters),
+        {"parameters": MOST_PARAMETERS},
+        YAML_CHECKS,
     ),
     Target(
         "scenario_files",
-        yaml_inputs(sorted((ROOT / "config" / "scenarios").glob("*.yaml")), SCENARIO_KEYS, lambda tree: tree),
+        yaml_inputs(sorted((CONFIG / "scenarios").glob("*.yaml")), dict),
         in_file(".yaml", read_scenario_file),
+        {"events": 10_000},
+        YAML_CHECKS,
     ),
-    Target("truth_files", mutated(truth_files()), in_file(".csv", lambda path: {"spans": len(read_truth(path))})),
-    Target("calibration_files", tensor_files(calibrations()), in_file(".safetensors", read_calibration)),
-    Target("spoke_files", tensor_files(spokes()), in_file(".safetensors", read_spoke)),
+    Target(
+        "truth_files",
+        mutated(truth_files()) | changed_table(truth_files(), ["\t"]),
+        in_file(".tsv", lambda path: {"spans": len(read_truth(path)) + len(read_faults(path))}),
+        {"spans": 4000},
+        frozenset({"read_text"}),
+    ),
     *(
-        Target(name, mutated(bags(suffix)), in_file(suffix, read_recording), {"messages": MOST_MESSAGES})
+        Target(
+            name,
+            st.deferred(lambda suffix=suffix: mutated(bags(suffix))),
+            in_file(suffix, read_recording),
+            {"messages": MOST_MESSAGES},
+            frozenset({"open_file", "_open_files"}),
+        )
         for name, suffix in (("mcap_files", ".mcap"), ("db3_files", ".db3"), ("ros1_files", ".bag"))
     ),
+    Target("recording_folders", folders(), read_folder, {"messages": MOST_MESSAGES}),
+    Target("special_files", special_files(), read_special, {"windows": 10, "messages": MOST_MESSAGES}),
 ]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import tempfile
 from collections.abc import Iterable, Mapping
 from functools import cache, partial
@@ -10,14 +11,17 @@ from typing import Any
 
 import cv2
 import numpy as np
+import soundfile
 import torch
 from hypothesis import strategies as st
 
-from fuzz.hostile_values import INT32, NUMBERS, TEXTS, UINT8, UINT32, framed, mutated, unframed
-from fuzz.target import Target, Work
+from fuzz.hostile_structures import changed_message
+from fuzz.hostile_values import FEW, INT32, NUMBERS, TEXTS, UINT8, UINT32, framed, mutated, unframed
+from fuzz.target import READ, Target, Work
 from helpers import sensor_messages as valid
-from helpers.field_recordings import STAMPED_SOUND, imu_message
+from helpers.field_recordings import STAMPED_SOUND, imu_message, sound_message
 from helpers.small_imagebind import SIZES
+from sensebind.benchmarks.harness.video_packets import encode_video
 from sensebind.fusion.config.build import make_pipeline
 from sensebind.fusion.config.parameters import embedder_values, sensor_options
 from sensebind.fusion.core import encodings
@@ -56,17 +60,18 @@ def space() -> ImageBindSpace:
 
 
 @cache
-def parameter_values(modality: str) -> Mapping[str, Any]:
-    """The embedder's parameters for one sensor."""
-    return embedder_values({"modalities": [modality], f"{modality}.topic": "sensor"})
+def parameter_values(modality: str, **given: Any) -> Mapping[str, Any]:
+    """The embedder's parameters for one sensor. `given`: name of a parameter of the sensor → value."""
+    own = {f"{modality}.{name}": list(value) if isinstance(value, tuple) else value for name, value in given.items()}
+    return embedder_values({"modalities": [modality], f"{modality}.topic": "sensor", **own})
 
 
-def process_messages(modality: str, type_name: str, data: bytes, repeats: int = 1) -> Work:
+def process_messages(modality: str, type_name: str, data: bytes, repeats: int = 1, **given: Any) -> Work:
     """Decode the messages of an input, and make and embed their windows, as a node does.
 
     `repeats`: each message is sent so many times, 0.5 s apart, so that few messages fill a window.
     """
-    values = parameter_values(modality)
+    values = parameter_values(modality, **given)
     decoder = SampleDecoder(sensor_options(values, modality), type_name, "/sensor")
     pipeline = make_pipeline(values, space(), live=True)
     samples = windows = refused = unreadable = 0
@@ -77,7 +82,7 @@ def process_messages(modality: str, type_name: str, data: bytes, repeats: int = 
         except Exception:  # of rosbags: these bytes are no message
             unreadable += 1
             continue
-        if repeats > 1:
+        if repeats > 1 and hasattr(message, "header"):
             message.header.stamp.sec = (message.header.stamp.sec + number // 2) % 2**31
             message.header.stamp.nanosec ^= number % 2 * 2**29  # half a second
         try:
@@ -97,7 +102,7 @@ def process_messages(modality: str, type_name: str, data: bytes, repeats: int = 
     outputs = finish(pipeline)
     _check(outputs)
     windows += sum(isinstance(output, (Embedding, Failure)) for output in outputs)
-    return {"samples": samples, "windows": windows, "refused": refused, "unreadable": unreadable}
+    return {READ: len(parts) - unreadable, "samples": samples, "windows": windows, "refused": refused}
 
 
 def _check(outputs: Iterable[Any]) -> None:
@@ -200,9 +205,86 @@ def sounds(draw: st.DrawFn) -> bytes:
     return framed(parts)
 
 
-def any_bytes(parts: list[bytes]) -> st.SearchStrategy[bytes]:
-    """Several messages whose bytes are changed anywhere, also in lengths and stamps."""
-    return st.lists(mutated(parts), min_size=1, max_size=3).map(framed)
+def any_bytes(*messages: Any) -> st.SearchStrategy[bytes]:
+    """Several messages with changed fields, or with bytes that are changed anywhere, also in lengths and stamps."""
+    parts = [cdr(message, message.__msgtype__) for message in messages]
+    changed = st.one_of(*(changed_message(message) for message in messages))
+    return st.lists(st.one_of(mutated(parts), changed), min_size=1, max_size=4).map(framed)
+
+
+@st.composite
+def sound_pieces(draw: st.DrawFn) -> bytes:
+    """Raw samples, and pieces of WAV, MP3 and Ogg, some damaged, in messages with stamps."""
+    content = draw(st.sampled_from(sound_contents()))
+    content = draw(mutated([content])) if draw(st.booleans()) else content
+    size = draw(st.sampled_from([100, 1000, 4000, 30_000]))
+    pieces = [content[at : at + size] for at in range(0, len(content), size)][: draw(st.integers(1, 20))]
+    stamp, parts = valid.START, []
+    for piece in pieces:
+        stamp += draw(st.sampled_from([SECOND // 10] * 8 + [0, -SECOND, SECOND, 10**15]))
+        parts.append(cdr(sound_message(stamp, piece), STAMPED_SOUND))
+    return framed([draw(mutated([part])) if draw(st.integers(0, 9)) == 0 else part for part in parts])
+
+
+@cache
+def sound_contents() -> list[bytes]:
+    """The same noise as raw samples and in the formats that drivers send."""
+    noise = np.random.default_rng(0).normal(0, 0.1, 32_000)
+    found = [(noise * 9000).astype("<i2").tobytes()]
+    for form, subtype in (("WAV", "PCM_16"), ("WAV", "FLOAT"), ("MP3", None), ("OGG", "OPUS"), ("OGG", "VORBIS")):
+        buffer = io.BytesIO()
+        soundfile.write(buffer, noise, 16_000, format=form, subtype=subtype)
+        found.append(buffer.getvalue())
+    return found
+
+
+@cache
+def videos() -> list[tuple[str, list[bytes]]]:
+    """(codec, packets) of videos with a keyframe every four images."""
+    found, images = [], np.random.default_rng(0).integers(0, 256, (9, 64, 96, 3), np.uint8)
+    for codec in ("h264", "hevc", "av1", "vp9"):
+        try:
+            found.append((codec, encode_video(list(images), codec, rate=10, keyframe_interval=4)))
+        except (ValueError, OSError, RuntimeError):  # this build of FFmpeg has no such encoder
+            continue
+    assert found
+    return found
+
+
+@st.composite
+def video_packets(draw: st.DrawFn) -> bytes:
+    """Packets of a video: damaged, lost, out of order, twice, of another codec, and with false names of the codec."""
+    codec, packets = draw(st.sampled_from(videos()))
+    packets = list(packets)
+    for _ in range(draw(FEW)):
+        kind, at = (
+            draw(st.sampled_from(["damage"] * 4 + ["lose", "repeat", "swap", "other"])),
+            draw(st.integers(0, 2**16)),
+        )
+        at %= max(1, len(packets))
+        if kind == "damage" and packets:
+            packets[at] = draw(mutated([packets[at]]))
+        elif kind == "lose" and packets:
+            del packets[at]
+        elif kind == "repeat":
+            packets[at:at] = packets[at : at + 1] * draw(st.sampled_from([1, 3, 20]))
+        elif kind == "swap" and packets:
+            packets[at], packets[0] = packets[0], packets[at]
+        else:
+            packets[at:at] = draw(st.sampled_from(videos()))[1][:2]
+    names = [codec] * 6 + ["h264", "h265", "av1", "vp9", "", "jpeg"]
+    parts = []
+    for number, packet in enumerate(packets[:MOST_MESSAGES]):
+        stamp = m.stamp_message(valid.BAG, valid.START + number * SECOND // 10)
+        content = {"data": np.frombuffer(packet, np.uint8), "format": draw(st.sampled_from(names))}
+        message = valid.BAG.make(m.COMPRESSED_VIDEO_TYPE, timestamp=stamp, frame_id="camera", **content)
+        parts.append(cdr(message, m.COMPRESSED_VIDEO_TYPE))
+    return framed(parts)
+
+
+def run_video(data: bytes) -> Work:
+    """Decode the packets of a video, with a limit on the size of its images."""
+    return process_messages(VISION, m.COMPRESSED_VIDEO_TYPE, data, max_pixels=2**20)
 
 
 def run_images(type_name: str, data: bytes) -> Work:
@@ -215,17 +297,29 @@ def run_images(type_name: str, data: bytes) -> Work:
 
 
 LIMITS = {"windows": MOST_WINDOWS}
-IMAGES = [cdr(valid.colour(), m.IMAGE_TYPE), cdr(valid.depth(), m.IMAGE_TYPE)]
-MOTION = [cdr(valid.motion(), m.IMU_TYPE)]
-SOUNDS = [cdr(valid.raw_audio(), valid.RAW_AUDIO)]
+RAW_SOUND = {"sample_format": "S16LE", "sample_rate": 16_000, "channels": 1}
 TARGETS = [
-    Target("images", image_messages() | any_bytes(IMAGES), partial(run_images, m.IMAGE_TYPE), LIMITS),
+    Target(
+        "images",
+        image_messages() | any_bytes(valid.colour(), valid.depth()),
+        partial(run_images, m.IMAGE_TYPE),
+        LIMITS,
+    ),
     Target("compressed_images", compressed_images(), partial(run_images, m.COMPRESSED_IMAGE_TYPE), LIMITS),
-    Target("readings", readings() | any_bytes(MOTION), partial(process_messages, IMU, m.IMU_TYPE), LIMITS),
-    Target("sounds", sounds() | any_bytes(SOUNDS), partial(process_messages, AUDIO, valid.RAW_AUDIO), LIMITS),
+    Target("video_packets", video_packets(), run_video, LIMITS),
+    Target("readings", readings() | any_bytes(valid.motion()), partial(process_messages, IMU, m.IMU_TYPE), LIMITS),
+    Target(
+        "sounds", sounds() | any_bytes(valid.raw_audio()), partial(process_messages, AUDIO, valid.RAW_AUDIO), LIMITS
+    ),
+    Target(
+        "sounds_with_stamp",
+        sound_pieces() | any_bytes(valid.sound_with_stamp()),
+        partial(process_messages, AUDIO, STAMPED_SOUND, **RAW_SOUND),
+        LIMITS,
+    ),
     Target(
         "sounds_without_format",
-        any_bytes([cdr(valid.sound_with_stamp(), STAMPED_SOUND)]),
+        sound_pieces() | any_bytes(valid.sound_with_stamp()),
         partial(process_messages, AUDIO, STAMPED_SOUND),
         LIMITS,
     ),

@@ -10,9 +10,9 @@ import pytest
 from hypothesis import HealthCheck, Phase, given, seed, settings
 
 from fuzz.target import Tally
-from fuzz.targets import TARGETS
+from fuzz.targets import LEFT_OUT, TARGETS
 
-INPUTS = 12  # of each target; run `python -m tests.fuzz all` for more
+INPUTS = 8  # of each target; run `python -m tests.fuzz all` for more
 FOUND = sorted((Path(__file__).parent / "found").glob("*.bin"))  # inputs that once failed: TARGET-….bin
 
 
@@ -42,6 +42,18 @@ def test_no_input_makes_an_entry_point_fail(name: str) -> None:
 
     attempt()
     assert tally.inputs >= INPUTS // 2  # Hypothesis leaves out inputs that it has tried
+
+
+@pytest.mark.parametrize("name", [name for name, target in TARGETS.items() if target.first_checks])
+def test_bytes_of_no_meaning_do_not_count_as_having_passed_the_first_check(name: str) -> None:
+    tally = Tally()
+    tally.try_input(TARGETS[name], b"\xff\0{?,?\n?,?\n")
+    assert (tally.refused, tally.reached) == (1, 0), tally.places
+
+
+@pytest.mark.skipif(bool(LEFT_OUT), reason=f"left out: {LEFT_OUT}")
+def test_every_target_of_the_nodes_is_there() -> None:
+    assert {"detector", "bridge", "embed_text", "parameters"} <= TARGETS.keys()
 
 
 @pytest.mark.parametrize("path", FOUND, ids=lambda path: path.stem)

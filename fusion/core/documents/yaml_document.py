@@ -14,9 +14,11 @@ from typing import Any
 import yaml
 
 from sensebind.fusion.core.documents.bounded import MAX_BYTES, DocumentError, read_text
+from sensebind.fusion.core.errors import printable
 
 MAX_DEPTH = 40  # levels of lists and mappings
 MAX_VALUES = 100_000  # keys and values, counted as often as aliases repeat them
+MAX_PROBLEM_LENGTH = 500  # characters of an error, which quotes the file
 MAX_DIGITS = 400  # characters of a number; the largest float has 309 digits
 MAX_INTEGER = 2**64  # ROS has integers of 64 bits
 TAG = "tag:yaml.org,2002:"
@@ -122,7 +124,7 @@ class _Refusal(yaml.MarkedYAMLError):
 
 
 def _error(problem: str, mark: Any) -> _Refusal:
-    return _Refusal(problem=problem, problem_mark=mark)
+    return _Refusal(problem=printable(problem)[:MAX_PROBLEM_LENGTH], problem_mark=mark)
 
 
 def _is_text(value: str) -> bool:

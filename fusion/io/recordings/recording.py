@@ -15,6 +15,7 @@ from typing import Any
 
 from rosbags.typesys.store import Typestore
 
+from sensebind.fusion.core.errors import printable
 from sensebind.fusion.core.samples import SECOND
 from sensebind.fusion.io.recordings.bag_file import (
     CDR,
@@ -33,6 +34,7 @@ from sensebind.fusion.io.topic_names import bare_name
 LOG = logging.getLogger("sensebind")
 REMEDY = "repair it with `ros2 bag reindex` (db3), `mcap recover` (MCAP) or `rosbag reindex` (ROS 1)"
 END_OF_TIME = 2**63 - 1
+MAX_DAMAGE_LENGTH = 1000  # characters of an error that lists what is damaged
 MIN_OVERLAP = SECOND // 4  # ns; parts of a recording overlap by less, if its clock was not set back
 SPAN_STEP = SECOND // 2  # ns that are read message by message in search of the last message of a topic
 
@@ -335,7 +337,8 @@ class Recording:
             )
         damage = [*self._damage, *(text for file in self._files for text in file.damage)]
         if damage:
-            raise RecordingError(f"'{self.path}' contains no readable messages ({'; '.join(damage)}); {REMEDY}")
+            text = printable("; ".join(damage))[:MAX_DAMAGE_LENGTH]
+            raise RecordingError(f"'{self.path}' contains no readable messages ({text}); {REMEDY}")
         raise RecordingError(f"'{self.path}' contains no messages")
 
     def _stored(self) -> Counter[str]:

@@ -11,6 +11,7 @@ entry, which is checked when the entry is read.
 from __future__ import annotations
 
 import json
+import zipfile
 import zlib
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
@@ -24,12 +25,14 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from sensebind.fusion.core.atomic import staged
+from sensebind.fusion.core.documents import DocumentError, parse_json
 from sensebind.fusion.core.space import SpaceError
 from sensebind.fusion.models.digest import sha256_of
 
 SAFETENSORS_SUFFIX = ".safetensors"
 CHUNK_BYTES = 64 * 2**20  # bytes of the source in memory at a time while the precision is changed
 SOURCE_DIGEST_KEY, CHECKSUMS_KEY = "source_sha256", "crc32"  # metadata of converted files
+MAX_NAME_LENGTH = 300  # characters of the name of an entry, which errors quote
 MAX_LISTED_ENTRIES = 5  # entries that an error message lists for each kind of fault
 
 _TORCH_DTYPES = {
@@ -71,6 +74,8 @@ def read_entries(path: str | Path) -> dict[str, TensorEntry]:
     for file in _files(path):
         checksums = _checksums(file)
         for name, (shape, dtype) in _read_shapes(file).items():
+            if len(name) > MAX_NAME_LENGTH:
+                raise WeightsError(f"'{file}' has an entry with a name of {len(name)} characters: it is no weight file")
             if name in found:
                 raise WeightsError(f"'{name}' is in both '{found[name].file}' and '{file}': keep one of them")
             if checksums is not None and type(checksums.get(name)) is not int:
@@ -213,9 +218,13 @@ def _write(
 
 def _files(path: str | Path) -> list[Path]:
     path = Path(path)
-    if path.is_file():
-        return [path]
-    if not path.is_dir():
+    try:
+        if path.is_file():
+            return [path]
+        is_folder = path.is_dir()
+    except OSError as error:  # such as a name that is too long
+        raise WeightsError(f"'{path}' cannot be read: {error.strerror or error}") from error
+    if not is_folder:
         raise WeightsError(f"there is no weight file or folder '{path}'")
     found = sorted(path.glob("*" + SAFETENSORS_SUFFIX))
     if not found:
@@ -249,6 +258,7 @@ def _map_tensors(file: Path, names: Iterable[str] | None = None) -> dict[str, Te
         if _is_safetensors(file):
             with safe_open(file, framework="pt") as opened:
                 return {name: opened.get_tensor(name) for name in (opened.keys() if names is None else names)}
+        _require_uncompressed(file)
         state: Any = torch.load(file, map_location="cpu", mmap=True, weights_only=True)
     except WeightsError:
         raise
@@ -261,13 +271,30 @@ def _map_tensors(file: Path, names: Iterable[str] | None = None) -> dict[str, Te
     if (
         not isinstance(state, Mapping)
         or not state
-        or not all(
-            isinstance(k, str) and isinstance(v, Tensor) and v.layout == torch.strided and not v.is_quantized
-            for k, v in state.items()
-        )
+        or not all(isinstance(k, str) and _is_plain(v) for k, v in state.items())
     ):
         raise WeightsError(f"'{file}' is not a plain state dict (a mapping of names to tensors)")
     return {k: v.detach() for k, v in state.items()} if names is None else {k: state[k].detach() for k in names}
+
+
+def _require_uncompressed(file: Path) -> None:
+    """Raises `WeightsError` for a compressed archive, which may be of any size in memory. PyTorch compresses none."""
+    if zipfile.is_zipfile(file):
+        with zipfile.ZipFile(file) as archive:
+            if any(part.compress_type != zipfile.ZIP_STORED for part in archive.infolist()):
+                raise WeightsError(f"'{file}' is a compressed archive, not a weight file: unpack it")
+
+
+def _is_plain(value: Any) -> bool:
+    """Whether a value is a dense tensor whose numbers are all in the file. An expanded tensor repeats its numbers: it
+    would need any memory when it is converted."""
+    return (
+        isinstance(value, Tensor)
+        and value.layout == torch.strided
+        and value.device.type == "cpu"
+        and not (value.is_quantized or value.is_nested)
+        and value.nbytes <= value.untyped_storage().nbytes()
+    )
 
 
 def _metadata(file: Path) -> dict[str, str]:
@@ -287,8 +314,8 @@ def _checksums(file: Path) -> dict[str, Any] | None:
     if SOURCE_DIGEST_KEY not in metadata:
         return None
     try:
-        checksums = json.loads(metadata.get(CHECKSUMS_KEY, ""))
-    except ValueError:
+        checksums = parse_json(metadata.get(CHECKSUMS_KEY, ""))
+    except DocumentError:
         checksums = None
     if not isinstance(checksums, dict):
         raise WeightsError(f"'{file}' is damaged: its checksums are missing")
