@@ -185,6 +185,7 @@ class Workers:
     def __init__(self, count: int, robots: int, log_error: Callable[[str], None]) -> None:
         """Start the processes. They import modules until `configure`."""
         self.restarts = 0
+        self.is_stuck = False  # whether a thread of the scheduler was left behind by `close`
         self.hanging: set[str] = set()  # names of the workers that do not answer
         self._log_error = log_error
         self._shares = [list(range(robots))[first :: min(count, robots)] for first in range(min(count, robots))]
@@ -238,6 +239,12 @@ class Workers:
         for worker in self._processes:
             worker.send(Command("apply_values", values))
 
+    def set_clock(self, use_sim_time: bool) -> None:
+        """Let the nodes of all robots use the time of `/clock`, or that of the system."""
+        self._setup = replace(self._setup, use_sim_time=use_sim_time)
+        for worker in self._processes:
+            worker.send(Command("use_sim_time", use_sim_time))
+
     def restart_ended(self, interval: float = RESTART_INTERVAL) -> None:
         """Start each worker again that has ended, at the earliest `interval` seconds after its last start. Call it
         about once a second."""
@@ -280,14 +287,17 @@ class Workers:
         return {worker.name: worker.process_id for worker in self._processes}
 
     def close(self) -> None:
-        """End all processes."""
+        """End all processes, and the scheduler. Takes at most a second longer than `STOP_TIMEOUT`."""
+        give_up_at = time.monotonic() + STOP_TIMEOUT + 0.5
         stopping = [threading.Thread(target=worker.stop) for worker in self._processes]
         for thread in stopping:
             thread.start()
         for thread in stopping:
             thread.join()
         if self._scheduler is not None:
+            self._scheduler.give_up_at = give_up_at
             self._scheduler.close()
+            self.is_stuck = self._scheduler.is_stuck
 
     def _begin(self, index: int) -> None:
         """Serve the rows of a process, and let it make the nodes of its robots."""

@@ -16,7 +16,7 @@ from rclpy.publisher import Publisher
 from sensebind.fusion.config.parameters import NODE_PARAMETERS
 from sensebind.fusion.core.errors import ConfigError, SensebindError
 from sensebind.fusion.core.parameters import Parameter
-from sensebind.nodes.support.parameter_files import warn_of_unused_sections
+from sensebind.nodes.support.parameter_files import warn_of_unused_sections, with_source_file
 from sensebind.nodes.support.rclpy_compat import RefusedTransitionsMixin
 from sensebind.nodes.support.ros_parameters import (
     NODE_ARGUMENTS,
@@ -99,7 +99,7 @@ class ManagedNode(EmptyListParametersMixin, RefusedTransitionsMixin, LifecycleNo
             self.configuration_error = error
             self.release()
             if not self._is_starting:
-                self.get_logger().error(f"not configured: {error}")
+                self.get_logger().error(f"not configured: {with_source_file(str(error))}")
             return TransitionCallbackReturn.FAILURE
         except Exception:
             return self._unexpected("configure")

@@ -56,6 +56,8 @@ def declare(node: Node, executable: str, parameters: Iterable[Parameter] | None 
     for an unknown name, and for a value of a wrong type or out of range.
     """
     parameters = list(NODE_PARAMETERS[executable]() if parameters is None else parameters)
+    if not isinstance(simulated := node.get_parameter("use_sim_time").value, bool):  # rclpy would use the system's time
+        raise ConfigError(f"parameter 'use_sim_time' must be true or false, not {simulated!r}")
     earlier = _DECLARED_DEFAULTS.get(node, {})
     given = {
         name: value
