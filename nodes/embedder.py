@@ -8,7 +8,6 @@ from sensebind.nodes.support.startup import exit_on_signal
 
 exit_on_signal("embedder", __name__)  # before the imports below, which take seconds
 
-import os
 import time
 from collections.abc import Mapping
 from typing import Any
@@ -45,7 +44,7 @@ from sensebind.nodes.support.diagnostic_status import diagnostic_array, diagnost
 from sensebind.nodes.support.managed_node import ManagedNode
 from sensebind.nodes.support.message_types import message_type
 from sensebind.nodes.support.rclpy_compat import NO_EVENT_CALLBACKS, call_after_change
-from sensebind.nodes.support.run import StopFlag, run_node, spin
+from sensebind.nodes.support.run import StopFlag, end_process, run_node, spin
 from sensebind.nodes.topic_checks import check_topic_names
 
 PHRASES_TIMEOUT = 1.0  # s in which phrases that are being embedded when the process ends must be done
@@ -248,7 +247,7 @@ def main(args: list[str] | None = None) -> int:
     if any(stuck):  # the interpreter would wait for the thread
         sys.stdout.flush()
         sys.stderr.flush()
-        os._exit(status)
+        end_process(status)
     return status
 
 

@@ -27,9 +27,12 @@ COMMAND_TIMEOUT = 10.0  # s in which a worker must carry out any other command
 STOP_TIMEOUT = 7.0  # s in which a worker must end; after 10 s, launch kills the embedder, which could not kill it then
 PING_TIMEOUT = 3.0  # s without an answer after which a worker hangs
 RESTART_INTERVAL = 2.0  # s from one start of a worker to the next
-# Not `python -m`, because classes of a module that is run as a program cannot be sent. `_exit`: the interpreter would
-# spend a second on the end of its modules, for which launch may not wait.
-RUN_MAIN = "import os, sys; status = main(sys.argv[1:]); sys.stdout.flush(); sys.stderr.flush(); os._exit(status)"
+# Not `python -m`, because classes of a module that is run as a program cannot be sent. `end_process`: the interpreter
+# would spend a second on the end of its modules, for which launch may not wait.
+RUN_MAIN = (
+    "import sys; from sensebind.nodes.support.run import end_process; status = main(sys.argv[1:]); "
+    "sys.stdout.flush(); sys.stderr.flush(); end_process(status)"
+)
 
 
 class WorkerError(SensebindError):

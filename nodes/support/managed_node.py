@@ -21,6 +21,7 @@ from sensebind.nodes.support.rclpy_compat import RefusedTransitionsMixin
 from sensebind.nodes.support.ros_parameters import (
     NODE_ARGUMENTS,
     EmptyListParametersMixin,
+    GuardedParameterServicesMixin,
     ParameterGuard,
     declare,
     parameter_values,
@@ -28,7 +29,7 @@ from sensebind.nodes.support.ros_parameters import (
 from sensebind.nodes.support.run import StopFlag, interruptible, spin, wait_for_acknowledgements
 
 
-class ManagedNode(EmptyListParametersMixin, RefusedTransitionsMixin, LifecycleNode):
+class ManagedNode(EmptyListParametersMixin, GuardedParameterServicesMixin, RefusedTransitionsMixin, LifecycleNode):
     """A lifecycle node. A subclass defines what happens in `configure`, `activate`, `deactivate` and `release`.
 
     The transitions are those of ROS, so `ros2 lifecycle` and Nav2's lifecycle manager can drive it; it has no bond. All

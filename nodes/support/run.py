@@ -12,7 +12,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from queue import Empty, SimpleQueue
-from typing import Any, TypeVar
+from typing import Any, NoReturn, TypeVar
 
 import rclpy
 from rclpy.duration import Duration
@@ -26,6 +26,7 @@ from sensebind.fusion.config.files import check_parameter_file
 from sensebind.fusion.core.errors import SensebindError, error_text, printable
 from sensebind.fusion.io.received.refusals import Refusals
 from sensebind.nodes.support.parameter_files import parameter_files, with_source_file
+from sensebind.nodes.support.transport import remove_shared_memory
 
 N = TypeVar("N", bound=Node)
 ACKNOWLEDGEMENT_TIMEOUT = 1.0  # s in which the last messages of a node may reach its subscribers
@@ -84,6 +85,12 @@ class StopFlag:
         return True
 
 
+def end_process(status: int) -> NoReturn:
+    """End this process at once. Threads that never end would keep it alive otherwise."""
+    remove_shared_memory()
+    os._exit(status)
+
+
 @contextmanager
 def exit_deadline(executable: str) -> Iterator[None]:
     """End this process with status 1 if this block still runs `EXIT_TIMEOUT` after the first signal that arrives in it.
@@ -108,7 +115,7 @@ def exit_deadline(executable: str) -> Iterator[None]:
                 return
         text = f"did not end in {EXIT_TIMEOUT:g} s after {signal.Signals(number).name}: its last messages are lost"
         os.write(2, f"[FATAL] [{time.time():.9f}] [{executable}]: {text}\n".encode())  # waits for no lock
-        os._exit(1)
+        end_process(1)
 
     before = signal.set_wakeup_fd(waker, warn_on_full_buffer=False)
     threading.Thread(target=watch, name="exit deadline", daemon=True).start()

@@ -1,42 +1,51 @@
 """A space that is installed as a package and never returns at a chosen moment, for nodes in processes of their own.
 
-with running("embedder", environment=with_stuck_space(tmp_path, environment), values={"space": "stuck", "weights": "load"})
+environment = with_stuck_space(tmp_path, ros_environment("sensebind_msgs"))
+with running("embedder", environment=environment, values={"space": "stuck", "weights": "load"}): …
 """
 
 from __future__ import annotations
 
+import ctypes
 import os
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 
 import torch
 
 from helpers.paths import ROOT
 from helpers.toy_space import ToySpace
+from sensebind.fusion.core.samples import IMU, TEXT
+from sensebind.fusion.core.windows import Window
+from sensebind.fusion.preprocess.resampling import resample_readings
 
-STUCK_AT = ("load", "embed", "text", "slow", "never")  # values of `weights`
-MOMENTS_PER_WINDOW = 0.2  # s that the space needs for each window with `weights: slow`
+SECONDS_PER_WINDOW = 0.3  # s that the space needs for each window with `weights: slow`
 
 
 class StuckSpace(ToySpace):
-    """Prints ``stuck at …`` and then works for ever, in a call of a library that handles no signal (`time.sleep` of
-    Python would)."""
+    """A space of an IMU. `weights` is the moment at which it prints ``stuck at <moment>`` and is stuck for ever: load,
+    embed or text. ``slow``: it is slow instead."""
 
-    def __init__(self, modalities: Iterable[str], stuck_at: str) -> None:
-        super().__init__(modalities)
+    def __init__(self, stuck_at: str) -> None:
+        super().__init__([IMU])
         self._stuck_at = stuck_at
         self._reach("load")
 
     @classmethod
-    def load(cls, *, modalities=None, device="cpu", weights="", dtype="auto") -> StuckSpace:
-        return cls([m for m in modalities or () if m != "text"], weights)
+    def load(
+        cls, *, modalities: Iterable[str] | None = None, device: str = "cpu", weights: str = "", dtype: str = "auto"
+    ) -> StuckSpace:
+        return cls(weights)
+
+    def preparation(self, modality: str) -> Callable[[Window], torch.Tensor]:
+        return prepare_readings
 
     def embed(self, modality: str, batch: torch.Tensor) -> torch.Tensor:
-        if modality != "text":
+        if modality != TEXT:
             self._reach("embed")
             if self._stuck_at == "slow":
-                time.sleep(MOMENTS_PER_WINDOW * len(batch))
+                time.sleep(SECONDS_PER_WINDOW * len(batch))
         return super().embed(modality, batch)
 
     def embed_text(self, texts: Sequence[str]) -> torch.Tensor:
@@ -46,10 +55,18 @@ class StuckSpace(ToySpace):
     def _reach(self, moment: str) -> None:
         if moment == self._stuck_at:
             os.write(2, f"stuck at {moment}\n".encode())
-            import ctypes
+            wait_for_ever()
 
-            while True:
-                ctypes.CDLL(None).usleep(10**9)
+
+def prepare_readings(window: Window) -> torch.Tensor:
+    return torch.from_numpy(resample_readings(window, 25, 6).ravel())
+
+
+def wait_for_ever() -> None:
+    """As in a library: without the interpreter lock, and no signal ends it."""
+    mutex = ctypes.create_string_buffer(64)  # zeros: unlocked
+    for _ in range(2):
+        ctypes.CDLL(None).pthread_mutex_lock(mutex)
 
 
 def with_stuck_space(folder: Path, environment: Mapping[str, str]) -> dict[str, str]:
