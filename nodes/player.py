@@ -331,7 +331,6 @@ def main(args: list[str] | None = None) -> int:
     arguments = sys.argv[1:] if args is None else args
     os.environ.update(fastdds_environment(os.environ))  # images arrive if the sender alone has large buffers
 
-
     def make() -> PlayerNode:  # rclpy has checked the arguments then
         return PlayerNode(overrides_of(remove_ros_args(arguments)))
 

@@ -67,9 +67,8 @@ class GuardedParameterServicesMixin:
                     response.results = [refused] * len(request.parameters)
                 return response
 
-        if srv_type in (SetParameters, SetParametersAtomically):
-            callback = guarded
-        return super().create_service(srv_type, srv_name, callback, **options)  # type: ignore[misc]  # of Node
+        used = guarded if srv_type in (SetParameters, SetParametersAtomically) else callback
+        return super().create_service(srv_type, srv_name, used, **options)  # type: ignore[misc]  # of Node
 
 
 def declare(node: Node, executable: str, parameters: Iterable[Parameter] | None = None) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""A signal ends every node within 10 s, whatever it is stuck in: with its exit status, without processes and files."""
+"""A signal ends every node within 10 s, also one that is stuck: with its exit status, without processes and files."""
 
 from __future__ import annotations
 
@@ -152,7 +152,12 @@ def asked(me: Peer, process: Executable) -> None:
     ],
 )
 def test_an_embedder_ends_within_ten_seconds_of_its_signal(
-    moment: str, more: dict[str, Any], wait: Callable[[Peer, Executable], None], status: int, number: int, tmp_path: Path
+    moment: str,
+    more: dict[str, Any],
+    wait: Callable[[Peer, Executable], None],
+    status: int,
+    number: int,
+    tmp_path: Path,
 ) -> None:
     environment = with_stuck_space(tmp_path, ros_environment("sensebind_msgs"))
     values = {"device": "cpu", "space": "stuck", "weights": moment, "modalities": ["imu"], "imu.hop": 0.1, **more}
