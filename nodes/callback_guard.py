@@ -3,24 +3,14 @@
 from __future__ import annotations
 
 import time
-import traceback
 from collections.abc import Callable
 from typing import Any
 
 from rclpy.node import Node
 
-from sensebind.fusion.core.errors import printable
+from sensebind.fusion.core.errors import error_text
 from sensebind.fusion.io.received.refusals import Refusals
 from sensebind.fusion.io.received.values import RefusedMessage
-
-MAX_ERROR_LENGTH = 400  # characters of an unexpected error in the log
-
-
-def error_text(error: Exception) -> str:
-    """An unexpected error in one line, with the place in the code."""
-    places = traceback.extract_tb(error.__traceback__)[-1:]
-    where = "".join(f" ({place.filename.rpartition('/')[2]}:{place.lineno})" for place in places)
-    return printable(f"{type(error).__name__}: {error}", MAX_ERROR_LENGTH) + where
 
 
 class CallbackGuard:

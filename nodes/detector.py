@@ -52,7 +52,7 @@ MIN_TICKS_OF_PRESENCE = 20  # ticks after which a modality without embeddings is
 MAX_WAITING_TICKS = 240  # ticks that are held until the first prompts are embedded
 MAX_PHRASES_OF_REQUEST = 64  # more are requested in several calls, each with its own time limit
 MAX_REASON_LENGTH = 1000  # characters of the reason of a failed call in the log
-CHANGE_LOG_PERIOD = 10.0  # s from one line of the log on another space to the next one
+CHANGE_LOG_PERIOD = 10.0  # s from one line of the log on another space, or on a jump of the clock, to the next one
 
 
 class DetectorNode(ManagedNode):
@@ -342,7 +342,9 @@ class DetectorNode(ManagedNode):
     def _process(self, embeddings: Sequence[Embedding]) -> None:
         for embedding in embeddings:
             if self._assembler.jumped_back(embedding):
-                self.get_logger().info("the clock jumped back: event tracking starts again")
+                self.get_logger().info(
+                    "the clock jumped back: event tracking starts again", throttle_duration_sec=CHANGE_LOG_PERIOD
+                )
                 self._step(self._assembler.flush())
                 self._assembler.restart()
                 self._assembler.jumped_back(embedding)

@@ -8,7 +8,6 @@ from sensebind.nodes.support.startup import exit_on_signal
 
 exit_on_signal("embedder", __name__)  # before the imports below, which take seconds
 
-import os
 import time
 from collections.abc import Mapping
 from typing import Any
@@ -34,18 +33,21 @@ from sensebind.fusion.inference.engine import Engine
 from sensebind.fusion.inference.remote_runner import describe_space
 from sensebind.fusion.inference.row_engine import RowEngine
 from sensebind.fusion.io import messages
-from sensebind.fusion.stream.scheduler import Scheduler
+from sensebind.fusion.stream.scheduler import STOP_TIMEOUT, Scheduler
+from sensebind.nodes.robots.background_thread import BackgroundThread
 from sensebind.nodes.robots.link import WorkerSetup
-from sensebind.nodes.robots.robot_nodes import make_robot_node, remapping_rules, without_parameter_files
+from sensebind.nodes.robots.robot_nodes import make_robot_node, remapping_rules, set_clock, without_parameter_files
 from sensebind.nodes.robots.space_topics import SpaceTopics
 from sensebind.nodes.robots.streams import RobotStreams
 from sensebind.nodes.robots.workers import Workers
 from sensebind.nodes.support.diagnostic_status import diagnostic_array, diagnostic_status
 from sensebind.nodes.support.managed_node import ManagedNode
 from sensebind.nodes.support.message_types import message_type
-from sensebind.nodes.support.rclpy_compat import NO_EVENT_CALLBACKS
-from sensebind.nodes.support.run import StopFlag, run_node, spin
+from sensebind.nodes.support.rclpy_compat import NO_EVENT_CALLBACKS, call_after_change
+from sensebind.nodes.support.run import StopFlag, end_process, run_node, spin
 from sensebind.nodes.topic_checks import check_topic_names
+
+PHRASES_TIMEOUT = 1.0  # s in which phrases that are being embedded when the process ends must be done
 
 
 class EmbedderNode(ManagedNode):
@@ -63,11 +65,13 @@ class EmbedderNode(ManagedNode):
         self._workers: Workers | None = None
         self._engine: Engine | None = None
         self._scheduler: Scheduler | None = None
-        self.is_stuck = False  # whether a thread did not end when the node was deactivated
+        self._background: BackgroundThread | None = None  # embeds phrases
+        self.is_stuck = False  # whether a thread is left behind, which never ended or still works
         self._steady_clock = Clock(clock_type=ClockType.STEADY_TIME)
         self._diagnostics_publisher = self.create_publisher(
             DiagnosticArray, "/diagnostics", 10, event_callbacks=NO_EVENT_CALLBACKS
         )
+        call_after_change(self, "use_sim_time", self._set_clock_of_robots)
 
     # --- lifecycle
 
@@ -91,7 +95,10 @@ class EmbedderNode(ManagedNode):
         space = build.load_space_from(values)
         specs = build.make_window_specs(values, space.trained_windows)
         self._connect_robots(space, robots)
-        self._space_topics = [SpaceTopics(self, f"{robot}/" if robot else "", space, specs) for robot in robots or [""]]
+        self._background = BackgroundThread("phrases")
+        self._space_topics = [
+            SpaceTopics(self, f"{robot}/" if robot else "", space, specs, self._background) for robot in robots or [""]
+        ]
         seconds = time.monotonic() - started
         self.get_logger().info(f"space {space.id} ready in {seconds:.1f} s; licence of its weights: {space.licence}")
         if robots:
@@ -137,6 +144,15 @@ class EmbedderNode(ManagedNode):
         if self._workers is not None:
             self._workers.apply_values(values)
 
+    def _set_clock_of_robots(self, use_sim_time: Any) -> None:
+        """Pass a new value of the parameter on: rclpy itself obeys it in this node only."""
+        if not isinstance(use_sim_time, bool):
+            return  # refused by rclpy
+        for node in self._robot_nodes:
+            set_clock(node, use_sim_time)
+        if self._workers is not None:
+            self._workers.set_clock(use_sim_time)
+
     def activate(self) -> None:
         if self._workers is not None:
             self._workers.activate()
@@ -175,7 +191,7 @@ class EmbedderNode(ManagedNode):
             return []
         unacknowledged = [publisher for streams in self._streams for publisher in streams.deactivate()]
         self._scheduler.close()
-        self.is_stuck = self._scheduler.is_stuck
+        self.is_stuck |= self._scheduler.is_stuck
         self._scheduler = None
         return unacknowledged
 
@@ -188,6 +204,8 @@ class EmbedderNode(ManagedNode):
             if self.executor is not None:
                 self.executor.remove_node(node)
             node.destroy_node()
+        if self._background is not None:
+            self._background.close(0.0)
         if self._workers is not None:
             self._workers.close()
         # These hold the model. Without them, the next configuration does not need memory for two models.
@@ -195,11 +213,19 @@ class EmbedderNode(ManagedNode):
         self._engine = None
 
     def finish(self) -> list[Publisher]:
+        """End the work when the process ends: windows that are not embedded in `STOP_TIMEOUT` are lost."""
+        if self._scheduler is not None:
+            self._scheduler.give_up_at = time.monotonic() + STOP_TIMEOUT
+        publishers: list[Publisher] = []
         if self._workers is None:
-            return list(super().finish())
-        self._workers.close()  # each publishes its last embeddings
-        self._workers = None
-        return []
+            publishers = list(super().finish())
+        else:
+            self._workers.close()  # each publishes its last embeddings
+            self.is_stuck |= self._workers.is_stuck
+            self._workers = None
+        if self._background is not None:
+            self.is_stuck |= not self._background.close(0.0 if self.is_stuck else PHRASES_TIMEOUT)
+        return publishers
 
 
 def serve(node: EmbedderNode, stop: StopFlag) -> None:
@@ -221,7 +247,7 @@ def main(args: list[str] | None = None) -> int:
     if any(stuck):  # the interpreter would wait for the thread
         sys.stdout.flush()
         sys.stderr.flush()
-        os._exit(status)
+        end_process(status)
     return status
 
 

@@ -32,7 +32,13 @@ from sensebind.fusion.core.samples import SECOND, to_ns
 from sensebind.fusion.io.recordings import Recording, Selection, Topic
 from sensebind.nodes.support.message_types import message_type
 from sensebind.nodes.support.parameter_files import warn_of_unused_sections
-from sensebind.nodes.support.ros_parameters import NODE_ARGUMENTS, EmptyListParametersMixin, ParameterGuard, declare
+from sensebind.nodes.support.ros_parameters import (
+    NODE_ARGUMENTS,
+    EmptyListParametersMixin,
+    GuardedParameterServicesMixin,
+    ParameterGuard,
+    declare,
+)
 from sensebind.nodes.support.run import StopFlag, run_node, spin
 from sensebind.nodes.support.transport import fastdds_environment
 
@@ -108,7 +114,7 @@ class ReadAhead:
                 self._condition.notify_all()
 
 
-class PlayerNode(EmptyListParametersMixin, Node):
+class PlayerNode(EmptyListParametersMixin, GuardedParameterServicesMixin, Node):
     """Publishes the messages of a recording as they are, without decoding them.
 
     `play` runs in one thread and the executor in another. They share no mutable state: the parameters are
@@ -323,9 +329,12 @@ def serve(node: PlayerNode, stop: StopFlag) -> None:
 def main(args: list[str] | None = None) -> int:
     """Play a recording to its end. Exit status: 0, also after SIGINT or SIGTERM; 1 if there is nothing to play."""
     arguments = sys.argv[1:] if args is None else args
-    overrides = overrides_of(remove_ros_args(arguments))
     os.environ.update(fastdds_environment(os.environ))  # images arrive if the sender alone has large buffers
-    return run_node("player", lambda: PlayerNode(overrides), arguments, serve=serve)
+
+    def make() -> PlayerNode:  # rclpy has checked the arguments then
+        return PlayerNode(overrides_of(remove_ros_args(arguments)))
+
+    return run_node("player", make, arguments, serve=serve)
 
 
 if __name__ == "__main__":

@@ -11,11 +11,11 @@ from rclpy.subscription import Subscription
 
 from sensebind.fusion.config.parameters import sensor_options, sensors_of
 from sensebind.fusion.core.encodings import EncodingError
+from sensebind.fusion.core.errors import error_text
 from sensebind.fusion.core.samples import IMAGE_MODALITIES, Calibration, Sample
 from sensebind.fusion.io.messages import IMU_TYPE
 from sensebind.fusion.io.sensor_messages.sample_decoder import SampleDecoder, data_topic, select_message_type
 from sensebind.fusion.io.sensor_options import RAW_TRANSPORT, SensorOptions
-from sensebind.nodes.callback_guard import error_text
 from sensebind.nodes.support.message_types import message_type
 from sensebind.nodes.support.qos import LATCHED_QOS, SENSOR_DATA_QOS, sensor_data_qos
 from sensebind.nodes.support.rclpy_compat import HAS_MESSAGE_INFO, SubscriptionEventCallbacks, UnsupportedEventTypeError

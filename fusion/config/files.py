@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import difflib
 import re
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from contextlib import suppress
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
@@ -131,6 +132,53 @@ def _precedence(section: str, node: str, namespace: str | None) -> int | None:
 def section_names(path: str | Path) -> set[str]:
     """The names of the sections of a parameter file, without slashes at the ends. Raises `ConfigError`."""
     return {name.strip("/") for name, _ in _sections(_read_document(path))}
+
+
+def check_parameter_file(path: str | Path) -> None:
+    """Raises `ConfigError` for a parameter file that ROS cannot read, or would read differently.
+
+    ROS reads the file after this check, and names no key in its own errors.
+    """
+    if Path(path).exists() and not Path(path).is_file():  # of a pipe, ROS could read nothing after this check
+        raise ConfigError(f"parameter file '{path}' is not a file: a folder, a pipe or a device cannot be used")
+    _check_sections(path, _read_document(path))
+
+
+def _check_sections(path: str | Path, tree: Mapping[str, Any], prefix: str = "") -> None:
+    for name, body in tree.items():
+        full = f"{prefix}/{name}" if prefix else name
+        if not isinstance(body, Mapping):
+            raise ConfigError(f"'{full}' in '{path}' must contain 'ros__parameters:' with names and values")
+        if "ros__parameters" not in body:
+            _check_sections(path, body, full)
+        elif not isinstance(body["ros__parameters"], Mapping):
+            raise ConfigError(f"'{full}' in '{path}' must contain 'ros__parameters:' with names and values")
+        else:
+            for parameter, value in _flatten(body["ros__parameters"], path).items():
+                _check_value(path, parameter, value)
+
+
+def _check_value(path: str | Path, name: str, value: Any) -> None:
+    if not all(name.split(".")):
+        raise ConfigError(f"parameter file '{path}' has a parameter without a name, or with an empty part: '{name}'")
+    if not isinstance(value, list):
+        return
+    types = sorted({type(item).__name__ for item in value})
+    if unusable := [name for name in types if name not in ("bool", "int", "float", "str")]:
+        raise ConfigError(f"parameter file '{path}': the list '{name}' contains a {unusable[0]}: ROS has no such lists")
+    if len(types) > 1:
+        kinds = " and ".join(types)
+        raise ConfigError(f"parameter file '{path}': the list '{name}' mixes values of the types {kinds}: use one type")
+
+
+def files_with(name: str, paths: Iterable[str]) -> list[str]:
+    """Those of the parameter files that set a parameter in any section. Files that cannot be read do not count."""
+    found = []
+    for path in paths:
+        with suppress(ConfigError):
+            if any(name in _flatten(body, path) for _, body in _sections(_read_document(path))):
+                found.append(path)
+    return found
 
 
 def original_path(path: str | Path) -> str:

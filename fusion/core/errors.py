@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import traceback
 from pathlib import Path
 
 # Characters that a terminal obeys instead of showing them: control characters (newlines too), line and paragraph
@@ -16,6 +17,16 @@ def printable(text: object, limit: int | None = None) -> str:
     whole = str(text)
     shown = _CONTROL.sub(lambda found: found[0].encode("unicode_escape").decode(), whole[:limit])
     return shown if limit is None or len(whole) <= limit else f"{shown}… ({len(whole)} characters)"
+
+
+MAX_ERROR_LENGTH = 400  # characters of an unexpected error in the log
+
+
+def error_text(error: BaseException) -> str:
+    """An unexpected error in one line, with the place in the code."""
+    places = traceback.extract_tb(error.__traceback__)[-1:]
+    where = "".join(f" ({place.filename.rpartition('/')[2]}:{place.lineno})" for place in places)
+    return printable(f"{type(error).__name__}: {error}", MAX_ERROR_LENGTH) + where
 
 
 class SensebindError(Exception):

@@ -12,6 +12,7 @@ oldest window is dropped and counted.
 from __future__ import annotations
 
 import logging
+import math
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -93,7 +94,8 @@ class Scheduler:
     def __init__(self, engine: SharedEngine, batch_wait: float | None = None) -> None:
         self.engine = engine
         self.turn_count = 0  # so far
-        self.is_stuck = False  # whether a thread gave no result for `STOP_TIMEOUT` when it had to end
+        self.is_stuck = False  # whether a thread was left behind when it had to end, with windows that are lost
+        self.give_up_at = math.inf  # `time.monotonic()`, s, from which `remove` and `close` wait no longer
         self._step_count = 0  # of both threads so far: it shows that they work
         self._wait = batch_wait
         self._members: list[_Member] = []
@@ -128,7 +130,7 @@ class Scheduler:
 
     def remove(self, client: Client) -> None:
         """Embed and publish the remaining windows of a client (as `drivers.finish`), then stop serving it. Blocks until
-        this is done; if a thread is stuck (`is_stuck`), for `STOP_TIMEOUT` seconds.
+        this is done; if a thread is stuck (`is_stuck`), for `STOP_TIMEOUT` seconds; at most until `give_up_at`.
 
         Do not call it from `publish`: it would wait for its own thread.
         """
@@ -153,19 +155,27 @@ class Scheduler:
         self._wait_while_working(join)
 
     def _wait_while_working(self, wait: Callable[[float], bool]) -> None:
-        """Call `wait` (seconds → whether it is done) until it is done, or nothing was done for `STOP_TIMEOUT`."""
+        """Call `wait` (seconds → whether it is done) until it is done, nothing was done for `STOP_TIMEOUT`, or
+        `give_up_at` has come."""
         steps, since = self._step_count, time.monotonic()
         while not wait(0.05):
-            if self._step_count != steps:
-                steps, since = self._step_count, time.monotonic()
-            elif self.is_stuck or time.monotonic() - since >= STOP_TIMEOUT:
+            now = time.monotonic()
+            if self._step_count != steps and now < self.give_up_at:
+                steps, since = self._step_count, now
+            elif self.is_stuck or now - since >= STOP_TIMEOUT or now >= self.give_up_at:
                 if not self.is_stuck:
                     LOG.error(
-                        "the embedding of windows gave no result for %g s: it is left behind, and its windows are lost",
-                        STOP_TIMEOUT,
+                        "the embedding of windows %s: it is left behind, and its windows are lost (%d waited)",
+                        f"gave no result for {now - since:.1f} s" if self._step_count == steps else "takes too long",
+                        self._waiting_windows(),
                     )
                 self.is_stuck = True
                 return
+
+    def _waiting_windows(self) -> int:
+        with self._lock:
+            members = list(self._members)
+        return sum(sum(member.client.queue_state().window_counts.values()) for member in members)
 
     # --- in the thread that dequeues
 

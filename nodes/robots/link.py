@@ -42,7 +42,7 @@ class WorkerSetup:
 @dataclass(frozen=True, slots=True)
 class Command:
     """What a worker must do: `configure` (argument: `WorkerSetup`), `activate`, `deactivate`, `apply_values` (argument:
-    values), `ping` (nothing) or `stop`. It answers each with `Done`, except `stop`."""
+    values), `use_sim_time` (a boolean), `ping` (nothing) or `stop`. It answers each with `Done`, except `stop`."""
 
     name: str
     argument: Any = None

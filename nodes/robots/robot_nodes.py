@@ -52,3 +52,8 @@ def make_robot_node(name: str, namespace: str, arguments: Sequence[str], use_sim
         start_parameter_services=False,
         parameter_overrides=[Parameter("use_sim_time", value=use_sim_time)],
     )
+
+
+def set_clock(node: Node, use_sim_time: bool) -> None:
+    """Let the node of a robot use the time of `/clock`, or that of the system."""
+    node.set_parameters([Parameter("use_sim_time", value=use_sim_time)])

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Generator, Mapping
+from collections.abc import Callable, Generator, Mapping
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -12,20 +13,21 @@ from rclpy.clock import Clock, ClockType
 from rclpy.node import Node
 
 from sensebind.fusion.core.embeddings import Embedding
-from sensebind.fusion.core.errors import SensebindError
+from sensebind.fusion.core.errors import SensebindError, error_text
 from sensebind.fusion.core.samples import TEXT
 from sensebind.fusion.core.space import Space, limited_competences, nearest_recognisable
 from sensebind.fusion.core.windows import WindowSpec
 from sensebind.fusion.io import messages
 from sensebind.fusion.io.received.phrases import checked_phrases
-from sensebind.nodes.callback_guard import error_text
+from sensebind.nodes.robots.background_thread import BackgroundThread
 from sensebind.nodes.support.message_types import RosMessageFactory, message_type
 from sensebind.nodes.support.qos import LATCHED_QOS
 from sensebind.nodes.support.rclpy_compat import NO_EVENT_CALLBACKS
 
 MESSAGE_FACTORY = RosMessageFactory()
 NEAREST_SLICE = 16  # phrases for which similar ones are looked up together
-SLICE_TIME = 0.02  # s in which phrases are embedded, before the executor serves the sensors for as long
+SLICE_TIME = 0.02  # s in which phrases are embedded, before the encoders of the sensors have the processor for as long
+MAX_PAUSE = 0.1  # s; the pause after a slice that took longer, as the first, which may load the encoder
 TURN_TIME = 0.005  # s after which the executor goes on if no message arrives
 
 
@@ -43,15 +45,17 @@ class NextTurn:
 class SpaceTopics:
     """Publishes the space once, for late subscribers too, and embeds phrases.
 
-    A call is served in slices, so that the sensors of this executor are served meanwhile. The calls of one robot are
-    served one after the other.
+    A call is served in slices in the thread `background`, so that the executor serves the sensors meanwhile, also while
+    the first call loads the text encoder. The calls of one robot are served one after the other.
 
     `prefix`: the namespace of the robot with a slash at its end; empty: that of the node. `specs`: sensor → its
     windows.
     """
 
-    def __init__(self, node: Node, prefix: str, space: Space, specs: Mapping[str, WindowSpec]) -> None:
-        self._node, self._space = node, space
+    def __init__(
+        self, node: Node, prefix: str, space: Space, specs: Mapping[str, WindowSpec], background: BackgroundThread
+    ) -> None:
+        self._node, self._space, self._background = node, space, background
         self._is_released = self._is_embedding = False
         self._publisher = node.create_publisher(
             message_type(messages.EMBEDDING_SPACE_TYPE),
@@ -95,38 +99,47 @@ class SpaceTopics:
         return response
 
     async def _embed(self, request: Any, response: Any) -> None:
-        texts = checked_phrases(request.texts)
+        texts, space = checked_phrases(request.texts), self._space
         vectors: list[Any] = []
-        size = 1
+        size = 1  # the first phrase may have to load the encoder
         while len(vectors) < len(texts):
-            began = time.monotonic()
-            vectors.extend(self._space.embed_text(texts[len(vectors) : len(vectors) + size]).numpy())
-            seconds = time.monotonic() - began
+            chosen = texts[len(vectors) : len(vectors) + size]
+            found, seconds = await self._aside(partial(space.embed_text, chosen))
+            vectors.extend(found.numpy())
             size = max(1, min(2 * size, int(size * SLICE_TIME / max(seconds, 1e-6))))
-            await self._serve_others(seconds)
-        competences: dict[str, Any] = limited_competences(self._space, texts)
+        competences: dict[str, Any]
+        competences, _ = await self._aside(partial(limited_competences, space, texts))
         nearest: dict[str, list[Any]] = {modality: [] for modality in competences}
         for first in range(0, len(texts), NEAREST_SLICE):
-            began = time.monotonic()
             part = slice(first, first + NEAREST_SLICE)
-            found = nearest_recognisable(self._space, texts[part], {m: v[part] for m, v in competences.items()})
-            for modality, own in found.items():
+            values = {modality: own[part] for modality, own in competences.items()}
+            near, _ = await self._aside(partial(nearest_recognisable, space, texts[part], values))
+            for modality, own in near.items():
                 nearest[modality].extend(own)
-            await self._serve_others(time.monotonic() - began)
+        objects, _ = await self._aside(partial(space.named_objects, texts))
         now = self._node.get_clock().now().nanoseconds
         response.embeddings = [
-            messages.embedding_message(MESSAGE_FACTORY, Embedding(TEXT, now, now, self._space.id, 1.0, vector))
+            messages.embedding_message(MESSAGE_FACTORY, Embedding(TEXT, now, now, space.id, 1.0, vector))
             for vector in np.asarray(vectors, np.float32)
         ]
-        response.objects = self._space.named_objects(texts)
+        response.objects = objects
         response.competences = messages.competence_messages(MESSAGE_FACTORY, competences, nearest)
 
-    async def _serve_others(self, seconds: float) -> None:
-        """Let the executor run other callbacks for `seconds`, at least one round. Raises if the space was released."""
-        end = time.monotonic() + seconds
-        while True:
-            await NextTurn()
-            if self._is_released:
-                raise ReleasedError("the embedder was cleaned up: ask again when it is configured")
-            if time.monotonic() >= end:
-                return
+    async def _aside(self, work: Callable[[], Any]) -> tuple[Any, float]:
+        """Do work of the space in the background thread, while the executor serves the sensors. Then pause for as long,
+        at most `MAX_PAUSE`. Returns the result and the time of the work in seconds. Raises if the space is released."""
+        began = time.monotonic()
+        done = self._background.submit(work)
+        while not done.done():
+            await self._next_turn()
+        result, seconds = done.result(), time.monotonic() - began
+        end = time.monotonic() + min(seconds, MAX_PAUSE)
+        await self._next_turn()
+        while time.monotonic() < end:
+            await self._next_turn()
+        return result, seconds
+
+    async def _next_turn(self) -> None:
+        await NextTurn()
+        if self._is_released:
+            raise ReleasedError("the embedder was cleaned up: ask again when it is configured")

@@ -34,6 +34,7 @@ from sensebind.nodes.support.run import ACKNOWLEDGEMENT_TIMEOUT
 from sensebind.nodes.topic_checks import TopicChecks
 
 MESSAGE_FACTORY = RosMessageFactory()
+CLOCK_LOG_PERIOD = 10.0  # s from one line of the log on a clock that jumped back to the next one
 
 
 class RobotStreams:
@@ -142,7 +143,9 @@ class RobotStreams:
     def _restart(self) -> None:
         if self._scheduler is None:
             return
-        self._node.get_logger().info("the clock jumped back: windowing starts again")
+        self._node.get_logger().info(
+            "the clock jumped back: windowing starts again", throttle_duration_sec=CLOCK_LOG_PERIOD
+        )
         self.pipeline.restart()
         self._scheduler.notify()
 

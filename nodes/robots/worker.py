@@ -7,21 +7,23 @@ embedder, whose signals it ignores, so that it can publish the last embeddings.
 from __future__ import annotations
 
 import logging
+import time
 from collections.abc import Sequence
 from contextlib import ExitStack
 from queue import Empty
 
 import rclpy
-from rclpy.executors import SingleThreadedExecutor
 from rclpy.logging import get_logger
+from rclpy.node import Node
 from rclpy.signals import SignalHandlerOptions
 
 from sensebind.fusion.stream.scheduler import Scheduler
 from sensebind.nodes.robots.link import Command, WorkerEnd, WorkerSetup, open_worker_end
-from sensebind.nodes.robots.robot_nodes import make_robot_node
+from sensebind.nodes.robots.robot_nodes import make_robot_node, set_clock
 from sensebind.nodes.robots.streams import RobotStreams
-from sensebind.nodes.support.run import logging_to, wait_for_acknowledgements
+from sensebind.nodes.support.run import GuardedExecutor, logging_to, wait_for_acknowledgements
 
+STOP_TIMEOUT = 5.0  # s in which the last windows must be embedded; the embedder kills this process after 7 s
 COMMAND_POLL = 0.05  # s: a command waits at most this long for the executor
 
 
@@ -31,8 +33,9 @@ class RobotWorker:
     def __init__(self, end: WorkerEnd) -> None:
         self._end = end
         self._scheduler: Scheduler | None = None
+        self._nodes: list[Node] = []
         self._streams: list[RobotStreams] = []
-        self._executor: SingleThreadedExecutor | None = None
+        self._executor: GuardedExecutor | None = None
         self._at_end = ExitStack()
 
     def run(self) -> None:
@@ -40,6 +43,8 @@ class RobotWorker:
         with self._at_end:
             while (command := self._next_command()).name != "stop":
                 self._end.carry_out(command, self._carry_out)
+            if self._scheduler is not None:
+                self._scheduler.give_up_at = time.monotonic() + STOP_TIMEOUT
             self._deactivate()
 
     def _next_command(self) -> Command:
@@ -60,6 +65,9 @@ class RobotWorker:
             self._activate()
         elif command.name == "deactivate":
             self._deactivate()
+        elif command.name == "use_sim_time":
+            for node in self._nodes:
+                set_clock(node, command.argument)
         elif command.name == "apply_values":
             for streams in self._streams:
                 streams.apply_values(command.argument)
@@ -68,12 +76,13 @@ class RobotWorker:
         rclpy.init(args=list(setup.process_arguments), signal_handler_options=SignalHandlerOptions.NO)
         self._at_end.callback(rclpy.try_shutdown)
         self._at_end.enter_context(logging_to(get_logger(f"{setup.node_name}.worker")))
-        self._executor = SingleThreadedExecutor()
+        self._executor = GuardedExecutor(get_logger(f"{setup.node_name}.worker"))
         values = dict(setup.values)
         engine = self._end.make_engine(setup.space, int(values["batch_size"]))
         for namespace in setup.namespaces:
             node = make_robot_node(setup.node_name, namespace, setup.ros_arguments, setup.use_sim_time)
             self._at_end.callback(node.destroy_node)
+            self._nodes.append(node)
             self._streams.append(RobotStreams(node, values, engine))
             self._executor.add_node(node)
         self._scheduler = Scheduler(engine)

@@ -27,9 +27,12 @@ COMMAND_TIMEOUT = 10.0  # s in which a worker must carry out any other command
 STOP_TIMEOUT = 7.0  # s in which a worker must end; after 10 s, launch kills the embedder, which could not kill it then
 PING_TIMEOUT = 3.0  # s without an answer after which a worker hangs
 RESTART_INTERVAL = 2.0  # s from one start of a worker to the next
-# Not `python -m`, because classes of a module that is run as a program cannot be sent. `_exit`: the interpreter would
-# spend a second on the end of its modules, for which launch may not wait.
-RUN_MAIN = "import os, sys; status = main(sys.argv[1:]); sys.stdout.flush(); sys.stderr.flush(); os._exit(status)"
+# Not `python -m`, because classes of a module that is run as a program cannot be sent. `end_process`: the interpreter
+# would spend a second on the end of its modules, for which launch may not wait.
+RUN_MAIN = (
+    "import sys; from sensebind.nodes.support.run import end_process; status = main(sys.argv[1:]); "
+    "sys.stdout.flush(); sys.stderr.flush(); end_process(status)"
+)
 
 
 class WorkerError(SensebindError):
@@ -185,6 +188,7 @@ class Workers:
     def __init__(self, count: int, robots: int, log_error: Callable[[str], None]) -> None:
         """Start the processes. They import modules until `configure`."""
         self.restarts = 0
+        self.is_stuck = False  # whether a thread of the scheduler was left behind by `close`
         self.hanging: set[str] = set()  # names of the workers that do not answer
         self._log_error = log_error
         self._shares = [list(range(robots))[first :: min(count, robots)] for first in range(min(count, robots))]
@@ -238,6 +242,12 @@ class Workers:
         for worker in self._processes:
             worker.send(Command("apply_values", values))
 
+    def set_clock(self, use_sim_time: bool) -> None:
+        """Let the nodes of all robots use the time of `/clock`, or that of the system."""
+        self._setup = replace(self._setup, use_sim_time=use_sim_time)
+        for worker in self._processes:
+            worker.send(Command("use_sim_time", use_sim_time))
+
     def restart_ended(self, interval: float = RESTART_INTERVAL) -> None:
         """Start each worker again that has ended, at the earliest `interval` seconds after its last start. Call it
         about once a second."""
@@ -280,14 +290,17 @@ class Workers:
         return {worker.name: worker.process_id for worker in self._processes}
 
     def close(self) -> None:
-        """End all processes."""
+        """End all processes, and the scheduler. Takes at most a second longer than `STOP_TIMEOUT`."""
+        give_up_at = time.monotonic() + STOP_TIMEOUT + 0.5
         stopping = [threading.Thread(target=worker.stop) for worker in self._processes]
         for thread in stopping:
             thread.start()
         for thread in stopping:
             thread.join()
         if self._scheduler is not None:
+            self._scheduler.give_up_at = give_up_at
             self._scheduler.close()
+            self.is_stuck = self._scheduler.is_stuck
 
     def _begin(self, index: int) -> None:
         """Serve the rows of a process, and let it make the nodes of its robots."""

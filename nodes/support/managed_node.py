@@ -16,11 +16,12 @@ from rclpy.publisher import Publisher
 from sensebind.fusion.config.parameters import NODE_PARAMETERS
 from sensebind.fusion.core.errors import ConfigError, SensebindError
 from sensebind.fusion.core.parameters import Parameter
-from sensebind.nodes.support.parameter_files import warn_of_unused_sections
+from sensebind.nodes.support.parameter_files import warn_of_unused_sections, with_source_file
 from sensebind.nodes.support.rclpy_compat import RefusedTransitionsMixin
 from sensebind.nodes.support.ros_parameters import (
     NODE_ARGUMENTS,
     EmptyListParametersMixin,
+    GuardedParameterServicesMixin,
     ParameterGuard,
     declare,
     parameter_values,
@@ -28,7 +29,7 @@ from sensebind.nodes.support.ros_parameters import (
 from sensebind.nodes.support.run import StopFlag, interruptible, spin, wait_for_acknowledgements
 
 
-class ManagedNode(EmptyListParametersMixin, RefusedTransitionsMixin, LifecycleNode):
+class ManagedNode(EmptyListParametersMixin, GuardedParameterServicesMixin, RefusedTransitionsMixin, LifecycleNode):
     """A lifecycle node. A subclass defines what happens in `configure`, `activate`, `deactivate` and `release`.
 
     The transitions are those of ROS, so `ros2 lifecycle` and Nav2's lifecycle manager can drive it; it has no bond. All
@@ -99,7 +100,7 @@ class ManagedNode(EmptyListParametersMixin, RefusedTransitionsMixin, LifecycleNo
             self.configuration_error = error
             self.release()
             if not self._is_starting:
-                self.get_logger().error(f"not configured: {error}")
+                self.get_logger().error(f"not configured: {with_source_file(str(error))}")
             return TransitionCallbackReturn.FAILURE
         except Exception:
             return self._unexpected("configure")

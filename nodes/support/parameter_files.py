@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import atexit
+import re
 import shutil
 import sys
 import tempfile
@@ -15,6 +16,7 @@ from rclpy.node import Node
 
 from sensebind.fusion.config.files import (
     MADE_FROM,
+    files_with,
     lost_sections,
     original_path,
     read_parameter_file,
@@ -33,6 +35,14 @@ def parameter_files(arguments: Sequence[str]) -> list[str]:
 def source_files() -> list[str]:
     """The parameter files of this process, as the user named them."""
     return [original_path(file) for file in parameter_files(sys.argv)]
+
+
+def with_source_file(text: str) -> str:
+    """An error of a parameter, with the parameter file of this process that sets it, if there is one."""
+    found = re.search(r"parameter '([^']+)'", text)
+    files = files_with(found[1], parameter_files(sys.argv)) if found else []
+    places = ", ".join(f"'{original_path(file)}'" for file in files if f"'{file}'" not in text)
+    return f"{text} (set in {places})" if places else text
 
 
 def warn_of_unused_sections(node: Node) -> None:

@@ -8,6 +8,7 @@ from typing import Any
 from weakref import WeakKeyDictionary
 
 from rcl_interfaces.msg import FloatingPointRange, IntegerRange, ParameterDescriptor, SetParametersResult
+from rcl_interfaces.srv import SetParameters, SetParametersAtomically
 from rclpy.node import Node
 from rclpy.parameter import Parameter as RosParameter
 
@@ -22,7 +23,7 @@ from sensebind.fusion.config.parameters import (
     resolve_values,
     unknown_parameter,
 )
-from sensebind.fusion.core.errors import ConfigError, SensebindError
+from sensebind.fusion.core.errors import ConfigError, SensebindError, error_text
 from sensebind.fusion.core.parameters import Effect, Parameter
 from sensebind.nodes.support.rclpy_compat import LOGGER_SERVICE_ARGUMENTS
 
@@ -48,6 +49,28 @@ class EmptyListParametersMixin:
         return super().declare_parameters(namespace, parameters, ignore_override)  # type: ignore[misc]  # a method of Node
 
 
+class GuardedParameterServicesMixin:
+    """Mixin for nodes: rclpy's services that set parameters raise an error for a value of no type, and do not answer.
+    Here the request is refused with the reason."""
+
+    def create_service(self, srv_type: Any, srv_name: str, callback: Callable[..., Any], **options: Any) -> Any:
+        """As in `rclpy.node.Node`, which creates these services with it."""
+
+        def guarded(request: Any, response: Any) -> Any:
+            try:
+                return callback(request, response)
+            except Exception as error:  # the request is of another program
+                refused = SetParametersResult(successful=False, reason=error_text(error))
+                if srv_type is SetParametersAtomically:
+                    response.result = refused
+                else:
+                    response.results = [refused] * len(request.parameters)
+                return response
+
+        used = guarded if srv_type in (SetParameters, SetParametersAtomically) else callback
+        return super().create_service(srv_type, srv_name, used, **options)  # type: ignore[misc]  # of Node
+
+
 def declare(node: Node, executable: str, parameters: Iterable[Parameter] | None = None) -> dict[str, Any]:
     """Declare the parameters of `executable` on a node that was made with `NODE_ARGUMENTS`. Returns name → value.
 
@@ -56,6 +79,8 @@ def declare(node: Node, executable: str, parameters: Iterable[Parameter] | None 
     for an unknown name, and for a value of a wrong type or out of range.
     """
     parameters = list(NODE_PARAMETERS[executable]() if parameters is None else parameters)
+    if not isinstance(simulated := node.get_parameter("use_sim_time").value, bool):  # rclpy would use the system's time
+        raise ConfigError(f"parameter 'use_sim_time' must be true or false, not {simulated!r}")
     earlier = _DECLARED_DEFAULTS.get(node, {})
     given = {
         name: value

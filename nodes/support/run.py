@@ -3,34 +3,53 @@
 from __future__ import annotations
 
 import logging
+import os
+import re
 import signal
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from queue import Empty, SimpleQueue
-from typing import Any, TypeVar
+from typing import Any, NoReturn, TypeVar
 
 import rclpy
 from rclpy.duration import Duration
-from rclpy.executors import SingleThreadedExecutor
+from rclpy.executors import ExternalShutdownException, SingleThreadedExecutor
 from rclpy.logging import get_logger
 from rclpy.node import Node
 from rclpy.publisher import Publisher
 from rclpy.signals import SignalHandlerOptions
 
-from sensebind.fusion.config.files import section_names
-from sensebind.fusion.core.errors import SensebindError, printable
-from sensebind.nodes.support.parameter_files import parameter_files
+from sensebind.fusion.config.files import check_parameter_file
+from sensebind.fusion.core.errors import SensebindError, error_text, printable
+from sensebind.fusion.io.received.refusals import Refusals
+from sensebind.nodes.support.parameter_files import parameter_files, with_source_file
+from sensebind.nodes.support.transport import remove_shared_memory
 
 N = TypeVar("N", bound=Node)
 ACKNOWLEDGEMENT_TIMEOUT = 1.0  # s in which the last messages of a node may reach its subscribers
 MAX_LINE_LENGTH = 2000  # characters of a line in the log
+# s in which a process ends after its first signal, or is ended with status 1: 10 s after it, launch would kill it.
+EXIT_TIMEOUT = 9.0
+EXIT_STEP = 0.1  # s
+MAX_ERRORS_IN_A_ROW = 10_000  # of callbacks; more are no longer caused by messages
 ACKNOWLEDGEMENT_POLL = Duration(seconds=0.05)  # rclpy holds the interpreter lock while it waits
 
 
 class Interrupted(BaseException):
     """SIGINT or SIGTERM arrived in a block that is `interruptible`. Not an `Exception`: only `run_node` handles it."""
+
+
+class ArgumentError(SensebindError):
+    """ROS itself refuses the command line or a parameter file."""
+
+
+def rcl_reason(error: Exception) -> str:
+    """The message of an error of rcl, without the places in its source."""
+    text = re.sub(r", at \S+:\d+", "", " ".join(str(error).split()))
+    return printable(text.removeprefix("failed to initialize rcl: "), MAX_LINE_LENGTH)
 
 
 class StopFlag:
@@ -66,6 +85,48 @@ class StopFlag:
         return True
 
 
+def end_process(status: int) -> NoReturn:
+    """End this process at once. Threads that never end would keep it alive otherwise."""
+    remove_shared_memory()
+    os._exit(status)
+
+
+@contextmanager
+def exit_deadline(executable: str) -> Iterator[None]:
+    """End this process with status 1 if this block still runs `EXIT_TIMEOUT` after the first signal that arrives in it.
+
+    Python runs a signal handler in the main thread, which may be stuck in a library that loads a model, or wait for a
+    thread that never ends. So a thread is woken by the signal itself. It counts steps: time in which the process is
+    stopped or gets no CPU time does not count. `executable`: its name in the log.
+    """
+    signals, waker = os.pipe()
+    os.set_blocking(waker, False)
+    over = threading.Event()
+
+    def watch() -> None:
+        number = 0
+        while number not in (signal.SIGINT, signal.SIGTERM):
+            if not (arrived := os.read(signals, 1)):
+                os.close(signals)
+                return
+            number = arrived[0]
+        for _ in range(round(EXIT_TIMEOUT / EXIT_STEP)):
+            if over.wait(EXIT_STEP):
+                return
+        text = f"did not end in {EXIT_TIMEOUT:g} s after {signal.Signals(number).name}: its last messages are lost"
+        os.write(2, f"[FATAL] [{time.time():.9f}] [{executable}]: {text}\n".encode())  # waits for no lock
+        end_process(1)
+
+    before = signal.set_wakeup_fd(waker, warn_on_full_buffer=False)
+    threading.Thread(target=watch, name="exit deadline", daemon=True).start()
+    try:
+        yield
+    finally:
+        over.set()
+        signal.set_wakeup_fd(before)
+        os.close(waker)
+
+
 _process_stop: StopFlag | None = None  # the flag that signals set; there is one, because a process has one handler
 
 
@@ -86,8 +147,11 @@ def rclpy_context(args: list[str] | None = None) -> Iterator[StopFlag]:
 
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, on_signal)
-    rclpy.init(args=args, signal_handler_options=SignalHandlerOptions.NO)
     try:
+        try:
+            rclpy.init(args=args, signal_handler_options=SignalHandlerOptions.NO)
+        except RuntimeError as error:  # of rcl: a wrong argument, or a file that it cannot parse
+            raise ArgumentError(f"ROS cannot use the arguments of this process: {rcl_reason(error)}") from error
         yield stop
     finally:
         # Launch and the terminal may both send a signal: the second one must not abort a clean shutdown.
@@ -116,10 +180,38 @@ def interruptible() -> Iterator[None]:
         stop.raises = False
 
 
+class GuardedExecutor(SingleThreadedExecutor):
+    """An executor that goes on after an error of a callback, so that no request or message ends the process.
+
+    The callbacks of nodes handle their errors themselves. rclpy's own callbacks raise some: that of `/clock` for a
+    negative time, those of the parameter services for a value of no type. Such an error is logged, once for its kind.
+    """
+
+    def __init__(self, logger: Any) -> None:
+        super().__init__()
+        self._log, self._refusals, self._errors_in_a_row = logger, Refusals(), 0
+
+    def spin_once(self, timeout_sec: float | None = None) -> None:
+        """See rclpy. Raises the error of a callback only if nothing but errors came for a long time."""
+        try:
+            super().spin_once(timeout_sec)
+            self._errors_in_a_row = 0
+        except ExternalShutdownException:
+            raise
+        except Exception as error:  # of any kind: the other callbacks must continue
+            self._errors_in_a_row += 1
+            if self._errors_in_a_row >= MAX_ERRORS_IN_A_ROW:
+                raise
+            text, now = error_text(error), time.monotonic()
+            place = text.rpartition(" (")[2]
+            if line := self._refusals.add(place, f"a message or a request was refused: {text}", now):
+                self._log.warning(line)
+
+
 def spin(node: Node, stop: StopFlag, begin: Callable[[], None] = lambda: None) -> None:
     """Serve the node's callbacks in this thread until `stop` is set. `begin` runs before, when the node has its
     executor."""
-    executor = SingleThreadedExecutor()
+    executor = GuardedExecutor(node.get_logger())
     executor.add_node(node)
     try:
         begin()
@@ -199,31 +291,28 @@ def run_node(
     `name` is the name of the logger until the node exists. The status is 0, or 1 after a `SensebindError` or a
     `ModuleNotFoundError`, whose message is logged without a traceback. A signal is logged in one line and may arrive at
     any time, also during `make` and while `serve` configures the node (`interruptible`). In every case the node is
-    destroyed and rclpy is shut down.
+    destroyed and rclpy is shut down, or the process ends with status 1 (`exit_deadline`).
     """
+    logger, node = get_logger(name), None
     try:
         for file in parameter_files(sys.argv if args is None else args):
-            section_names(file)  # rclpy would end with a traceback if it cannot read the file
-    except SensebindError as error:
-        get_logger(name).fatal(str(error))
+            check_parameter_file(file)  # the errors of rcl name no key
+        with exit_deadline(name), rclpy_context(args) as stop:
+            try:
+                with suppress(Interrupted):
+                    with interruptible():
+                        node = make()
+                    logger = node.get_logger()
+                    with logging_to(logger):
+                        serve(node, stop)
+                if node is not None:
+                    wait_for_acknowledgements(finish(node) or ())
+                if stop.signal_name:
+                    logger.info(f"stopped by {stop.signal_name}")
+            finally:
+                if node is not None:
+                    node.destroy_node()
+    except (SensebindError, ModuleNotFoundError) as error:
+        logger.fatal(with_source_file(str(error)))
         return 1
-    with rclpy_context(args) as stop:
-        logger, node = get_logger(name), None
-        try:
-            with suppress(Interrupted):
-                with interruptible():
-                    node = make()
-                logger = node.get_logger()
-                with logging_to(logger):
-                    serve(node, stop)
-            if node is not None:
-                wait_for_acknowledgements(finish(node) or ())
-            if stop.signal_name:
-                logger.info(f"stopped by {stop.signal_name}")
-        except (SensebindError, ModuleNotFoundError) as error:
-            logger.fatal(str(error))
-            return 1
-        finally:
-            if node is not None:
-                node.destroy_node()
     return 0

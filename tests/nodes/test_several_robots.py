@@ -16,6 +16,8 @@ import numpy.typing as npt
 import pytest
 
 from helpers.ros_processes import Executable, Peer, parameter_arguments, peer, ros_environment, running
+from helpers.ros_services import NodeServices
+from helpers.stuck_spaces import with_stuck_space
 from sensebind.fusion.core.embeddings import FUSED, Embedding
 from sensebind.fusion.core.errors import ConfigError
 from sensebind.fusion.core.events import Event
@@ -289,3 +291,16 @@ def is_running(number: int) -> bool:
         return Path(f"/proc/{number}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
     except FileNotFoundError:
         return False
+
+
+@pytest.mark.parametrize("workers", [0, pytest.param(2, marks=pytest.mark.slow)])
+def test_a_new_value_of_use_sim_time_reaches_the_nodes_of_all_robots(workers: int, tmp_path: Path) -> None:
+    environment = with_stuck_space(tmp_path, ros_environment("sensebind_msgs"))
+    values = {"space": "stuck", "weights": "never", "modalities": ["imu"], "robots": list(ROBOTS), "workers": workers}
+    with running("embedder", environment=environment, values=values) as process, peer(environment) as me:
+        process.wait_for_output("2 robots in", 60)
+        services = NodeServices(me, "/embedder")
+        assert services.set("use_sim_time", True) == ""
+        me.wait_until(lambda: me.node.count_subscribers("/clock") == 1 + len(ROBOTS), 20, "the subscribers of /clock")
+        assert services.set("use_sim_time", False) == ""
+        me.wait_until(lambda: me.node.count_subscribers("/clock") == 0, 20, "their end")
