@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import re
+import subprocess
+import sys
 
 import numpy as np
 import pytest
 
 from helpers.ros_processes import PATIENCE, peer, ros_environment, running
 from sensebind.fusion.io import messages
+from sensebind.fusion.stream.accounting.identity import COUNTERS, accounts, unaccounted
 
 GYRO, ACCELERATION = "/camera/gyro/sample", "/camera/accel/sample"
 VALUES = {"modalities": ["imu", "vision"], "imu.topic": GYRO, "imu.window": 2.0, "vision.topic": "/camera/image"}
@@ -54,3 +57,17 @@ def test_two_topics_of_an_imu_are_embedded_and_a_wrong_clock_is_an_error_with_th
         found = re.search(r"stamps are ([\d.]+) s ahead", problem())
         assert found and float(found[1]) == pytest.approx(37.0, abs=0.5)
         assert re.search(r"vision\.time_offset: -3[67]", problem())
+
+        for _, array in statuses:  # at each moment at which it was published
+            for status in array.status:
+                lines = accounts({pair.key: int(pair.value) for pair in status.values if pair.key in COUNTERS})
+                assert len(lines) == 5 and not unaccounted(lines), status.name
+        doctor = subprocess.run(
+            [sys.executable, "-m", "sensebind.cli", "doctor", "--live", "--seconds", "4"],
+            env=environment, capture_output=True, text=True, timeout=60 * PATIENCE,
+        )  # fmt: skip
+        assert doctor.returncode == 0, doctor.stdout + doctor.stderr
+        assert "embedder: imu" in doctor.stdout and "embedder: vision" in doctor.stdout
+        assert re.search(r"messages +\d+ = decoded \d+ \+ applied \d+", doctor.stdout), "both topics of the IMU"
+        assert re.search(r"samples +\d+ = used 0 \+ clock \d+", doctor.stdout), "the camera, and why"
+        assert "  clock: its clock is not that of the other sensors" in doctor.stdout

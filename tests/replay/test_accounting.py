@@ -11,6 +11,7 @@ import pytest
 from helpers.paths import ROOT
 from helpers.toy_space import ToySpace
 from sensebind.fusion.core.samples import AUDIO, IMU, VISION
+from sensebind.fusion.stream.accounting.identity import unaccounted
 from sensebind.replay.session import Settings, open_with_sensors
 
 RECORDINGS = ROOT.parent / "shared" / "recordings"
@@ -52,6 +53,8 @@ def test_all_messages_of_a_real_recording_are_used_or_counted_by_cause(name: str
         own = losses.sensors[sensor]
         assert own.messages == published[topic], topic
         assert own.messages == own.samples + sum(own.messages_lost.values()), "each is a sample, or counted"
+        assert not unaccounted(own.accounts) and not any(line.waiting for line in own.accounts), own.accounts
+        assert own.accounts[0].total == published[topic]
         embedded = statistics[sensor].counts["embedded"]
         without = sum(count for cause, count in own.windows_lost.items() if cause != "unfused")
         assert own.windows == embedded + without, "each window is embedded, or counted"

@@ -219,6 +219,21 @@ def test_each_count_is_at_one_place_of_the_summary(tmp_path: Path, config: Path)
     assert figures["samples"] == lost["messages"] and figures["windows"] >= figures["embedded"]
 
 
+def test_the_identity_in_the_summary_holds_for_messages_samples_windows_and_embeddings(
+    tmp_path: Path, config: Path
+) -> None:
+    _, summary = replayed(record_imu(tmp_path / "bag", faulty), config)
+    accounts, figures = summary["losses"]["sensors"]["imu"]["accounts"], summary["modalities"]["imu"]
+    assert list(accounts) == ["published", "messages", "samples", "windows", "embedded"]
+    for name, account in accounts.items():
+        assert account["total"] == sum(account["used"].values()) + sum(account["dropped"].values()), name
+        assert account["unaccounted"] == 0 and "waiting" not in account, name
+    totals = [accounts[name]["total"] for name in accounts]
+    assert totals == [round(SECONDS * RATE) + 2] * 3 + [figures["windows"], figures["embedded"]]
+    dropped = accounts["samples"]["dropped"]
+    assert (dropped["unstamped"], dropped["invalid"], dropped["duplicate"]) == (5, 3, 2)
+
+
 def test_values_of_images_that_do_not_fit_are_named_in_the_summary_and_the_report(tmp_path: Path, config: Path) -> None:
     with BagWriter(tmp_path / "bag") as bag:
         for number in range(20):  # 12 bits in 16
