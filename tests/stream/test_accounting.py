@@ -10,13 +10,24 @@ from hypothesis import strategies as st
 
 from helpers.pipelines import HOP, MS, START, image, motion, sound
 from helpers.toy_space import ToySpace
+from sensebind.fusion.core.embeddings import Embedding
 from sensebind.fusion.core.samples import AUDIO, IMU, SECOND, VISION, Frame, Reading, Sample, Sound
 from sensebind.fusion.core.windows import WindowSpec
 from sensebind.fusion.inference.engine import Engine, Failure
-from sensebind.fusion.stream.accounting.identity import Account, accounts, sensor_counts, unaccounted
+from sensebind.fusion.stream.accounting.identity import (
+    EMBEDDED_DROPS,
+    SAMPLE_ENDS,
+    Account,
+    accounts,
+    sensor_counts,
+    unaccounted,
+)
 from sensebind.fusion.stream.drivers import finish
 from sensebind.fusion.stream.pipeline import Pipeline
+from sensebind.fusion.stream.statistics import WINDOW_DROPS
+from sensebind.fusion.stream.tick_fuser import TickFuser
 from sensebind.fusion.stream.window_queue import WindowBatch
+from sensebind.fusion.stream.windower import Windower
 
 GAS = "gas"  # of which the space has no encoder
 SPECS = {
@@ -115,7 +126,7 @@ def perform(action: str, pipeline: Pipeline, submitted: list[WindowBatch]) -> It
     yield None
 
 
-@settings(max_examples=120, deadline=None)
+@settings(max_examples=200, deadline=None)
 @given(st.lists(st.one_of(SAMPLES, SAMPLES, SAMPLES, ACTIONS), max_size=60), st.booleans())
 def test_the_identity_holds_at_each_moment_and_at_the_end(script: list[str | tuple], with_deadline: bool) -> None:  # type: ignore[type-arg]
     pipeline = make_pipeline(deadline=1e-9 if with_deadline else None)
@@ -138,3 +149,75 @@ def test_the_identity_holds_at_each_moment_and_at_the_end(script: list[str | tup
         assert_accounted(pipeline)
     finish(pipeline)
     assert_accounted(pipeline, at_end=True)
+
+
+def dense_script(seed: int) -> list[str | tuple[str, int | str, str, int]]:
+    """What a robot with faults does for a minute: long runs of samples, with jumps, repeated stamps and actions."""
+    chance = np.random.default_rng(seed)
+    actions = ["process", "quota", "submit", "complete", "skip", "flush", "restart", "fail", "mend", "interrupt"]
+    script: list[str | tuple[str, int | str, str, int]] = []
+    for _ in range(400):
+        if chance.random() < 0.15:
+            script.append(str(chance.choice(actions)))
+        sensor, roll = str(chance.choice(list(SPECS))), chance.random()
+        step: int | str = 50 * MS
+        if roll < 0.15:
+            step = int(chance.choice([-50, -400, -900, -1500, -4000, 2000, 3500, 60000])) * MS
+        elif roll < 0.2:
+            step = str(chance.choice(["zero", "negative"]))
+        elif roll < 0.24:
+            step = 0
+        kind = str(chance.choice(["sound"] * 12 + ["empty", "nan", "long"]))
+        script.append((sensor, step, kind, int(chance.integers(1, 30))))
+    return script
+
+
+def test_every_cause_occurs_and_the_identity_holds_with_each() -> None:
+    found: set[str] = set()
+    for seed in range(4):
+        pipeline, now, number = make_pipeline(deadline=1e-9 if seed % 2 else None), dict.fromkeys(SPECS, START), 0
+        submitted: list[WindowBatch] = []
+        for entry in dense_script(seed):
+            if isinstance(entry, str):
+                for _ in perform(entry, pipeline, submitted):
+                    assert_accounted(pipeline)
+                continue
+            sensor, step, kind, count = entry
+            for index in range(count):
+                stamp = {"zero": 0, "negative": -SECOND}.get(step) if isinstance(step, str) else None
+                if stamp is None:
+                    assert isinstance(step, int)
+                    now[sensor] += step if not index else 20 * MS * bool(step)
+                    stamp = now[sensor]
+                pipeline.accept(made_sample(sensor, stamp, kind, number := number + 1))
+            assert_accounted(pipeline)
+        for _ in perform("process", pipeline, submitted):
+            assert_accounted(pipeline)
+        finish(pipeline)
+        assert_accounted(pipeline, at_end=True)
+        found |= {name for own in pipeline.statistics().values() for name, count in own.counts.items() if count}
+    wanted = {"used", *SAMPLE_ENDS, *WINDOW_DROPS, "embedded", "fused", *EMBEDDED_DROPS}
+    assert wanted - found == {"clock", "replaced"}, "these are below"
+
+
+def test_samples_of_a_wrong_clock_count_as_dropped_also_those_that_windows_used() -> None:
+    windower = Windower(SPECS[IMU])
+    for number in range(150):
+        windower.accept(motion(START + number * 40 * MS, number))
+    windower.accept(motion(START + 149 * 40 * MS, 1000))  # a burst
+    windower.accept(motion(0, 1001))
+    windower.accept(motion(START + 60 * SECOND, 1002))  # a jump to confirm
+    assert windower.counts["used"] > 0 and windower.open_samples > 2
+    windower.reject()
+    counts, ends = windower.counts, ("used", *SAMPLE_ENDS)
+    assert windower.open_samples == 0 and counts["clock"] > 10
+    assert counts["samples"] == sum(counts[name] for name in ends) == 154
+
+
+def test_an_embedding_that_another_one_of_its_tick_replaces_is_counted() -> None:
+    fuser, vector = TickFuser(), np.ones(4, np.float32) / 2
+    embedding = Embedding(VISION, START - HOP, START, "toy@0", 1.0, vector)
+    assert fuser.add(embedding) and fuser.add(embedding)
+    assert fuser.replaced[VISION] == 1 and fuser.waiting[VISION] == 1
+    list(fuser.fuse(START))
+    assert fuser.fused[VISION] == 1 and not fuser.waiting
