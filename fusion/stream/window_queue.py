@@ -100,9 +100,9 @@ class WindowQueue:
 
     `specs`: sensor → its windows. `max_windows`: how many of each sensor may wait; beyond that, the oldest is dropped
     and counted as `overload` (None: no bound). If there is such a bound, the windows of a sensor that wait or are
-    embedded also have at most the bytes of its share of `memory`. `deadline`: seconds that a window may wait if `dequeue` gets a quota
-    (None: no bound). `fusion_timeout` (ns): fusion does not wait for a sensor whose newest sample is older than the
-    newest of all by more than this.
+    embedded also have at most the bytes of its share of `memory`. `deadline`: seconds that a window may wait if
+    `dequeue` gets a quota (None: no bound). `fusion_timeout` (ns): fusion does not wait for a sensor whose newest
+    sample is older than the newest of all by more than this.
     """
 
     def __init__(

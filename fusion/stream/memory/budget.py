@@ -81,8 +81,8 @@ def divide_memory(
 ) -> MemoryBudget:
     """Divide `limit` bytes of a process that uses `resident` bytes without data. 0: the default of each part.
 
-    `specs`: sensor → its windows; each of `robots` has these sensors; 0: workers have them. `parameter`: what the error calls the limit.
-    Raises `ConfigError` if it is too small for the sensors.
+    `specs`: sensor → its windows; each of `robots` has these sensors; 0: workers have them. `parameter`: what the
+    error calls the limit. Raises `ConfigError` if it is too small for the sensors.
     """
     if not limit:
         return MemoryBudget()
