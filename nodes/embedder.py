@@ -113,6 +113,8 @@ class EmbedderNode(ManagedNode):
     def _connect_robots(self, space: Space, robots: tuple[str, ...]) -> None:
         """Make the topics of the robot of this node, or of all `robots`, here or in the workers."""
         values, batch_size = self._values, int(self._values["batch_size"])
+        processes = len(self._workers.process_ids()) if self._workers is not None else 0
+        memory = build.memory_budget(values, space, robots=0 if processes else len(robots) or 1)
         nodes: list[Node] = [self]
         if robots:
             within, name = self.get_namespace().rstrip("/"), self.get_name()
@@ -121,7 +123,7 @@ class EmbedderNode(ManagedNode):
             simulated = bool(self.get_parameter("use_sim_time").value)
             if self._workers is not None:
                 setup = WorkerSetup(
-                    values=values,
+                    values={**values, "memory_limit_mb": memory.part(processes)},
                     space=describe_space(space, modalities_of(values)),
                     node_name=name,
                     namespaces=namespaces,
@@ -135,7 +137,8 @@ class EmbedderNode(ManagedNode):
                 self._robot_nodes.append(make_robot_node(name, namespace, rules, simulated))
             nodes = self._robot_nodes
         engine = self._engine = Engine(space, batch_size)
-        self._streams = [RobotStreams(node, values, engine) for node in nodes]
+        engine.limit_cache(memory.cache)
+        self._streams = [RobotStreams(node, values, engine, memory) for node in nodes]
 
     def apply_values(self, values: dict[str, Any]) -> None:
         self._values = values

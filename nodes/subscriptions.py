@@ -25,6 +25,7 @@ from sensebind.nodes.support.rclpy_compat import HAS_MESSAGE_INFO, SubscriptionE
 # Messages that the middleware holds while this process is busy: about one second of a sensor's data. With ROS's usual
 # depth of 5, images are lost after 0.17 s without CPU time and IMU readings after 25 ms, as on a loaded machine.
 IMAGE_QUEUE_DEPTH, SERIES_QUEUE_DEPTH = 30, 500
+MIN_QUEUE_DEPTH = 2  # of images of any size
 MAX_SEQUENCE_NUMBER = 2**63  # a sequence number this large means that the middleware provides none
 
 
@@ -66,8 +67,15 @@ class SensorSubscriptions:
         on_calibration: Callable[[str, Calibration], None],
         on_error: Callable[[str, str], None],
         past: Mapping[str, Mapping[str, int]] = MappingProxyType({}),
+        queue_bytes: int | None = None,
     ) -> None:
+        """`queue_bytes`: of the messages of one image topic that the middleware may hold. With larger images, a
+        subscription is made again, with a shorter queue. None: no limit."""
         self._node = node
+        self._queue_bytes = queue_bytes
+        self._largest: Counter[str] = Counter()  # sensor → bytes of its largest image
+        # Sensor with images → its subscription, its depth, and how to make it again with another depth.
+        self._image_queues: dict[str, tuple[Subscription[Any], int, Callable[[int], Subscription[Any]]]] = {}
         self._on_sample, self._on_calibration, self._on_error = on_sample, on_calibration, on_error
         sensors = sensors_of(values, values["modalities"])
         self._options = {name: sensor_options(values, modality, name) for name, modality in sensors.items()}
@@ -122,6 +130,18 @@ class SensorSubscriptions:
                 type_name = select_message_type(options.modality, published)
             if type_name:
                 self._subscribe_sensor(options, type_name)
+        self._shorten_queues()
+
+    def _shorten_queues(self) -> None:
+        """Subscribe again to images that are too large for the depth of their queue."""
+        for sensor, (subscription, depth, subscribe) in self._image_queues.items():
+            if self._queue_bytes is None or depth * self._largest[sensor] <= self._queue_bytes:
+                continue
+            shorter = max(MIN_QUEUE_DEPTH, self._queue_bytes // self._largest[sensor])
+            if shorter < depth:
+                self._node.destroy_subscription(subscription)
+                self._subscriptions.remove(subscription)
+                self._image_queues[sensor] = subscribe(shorter), shorter, subscribe
 
     def _subscribe_sensor(self, options: SensorOptions, type_name: str) -> None:
         sensor, topic = options.sensor, options.topic_name
@@ -137,6 +157,8 @@ class SensorSubscriptions:
             return
 
         def on_message(message: Any) -> None:
+            if options.modality in IMAGE_MODALITIES:
+                self._largest[sensor] = max(self._largest[sensor], len(message.data))
             try:
                 for sample in decoder.decode(message, self._node.get_clock().now().nanoseconds):
                     self._on_sample(sample)
@@ -189,15 +211,22 @@ class SensorSubscriptions:
         def on_lost(info: Any) -> None:
             self._lost[sensor] += 0 if numbered else info.total_count_change
 
-        qos = sensor_data_qos(IMAGE_QUEUE_DEPTH if options.modality in IMAGE_MODALITIES else SERIES_QUEUE_DEPTH)
-        arguments = (message_type(type_name), topic, on_message if HAS_MESSAGE_INFO else callback, qos)
-        try:
-            subscription = self._node.create_subscription(
-                *arguments, event_callbacks=SubscriptionEventCallbacks(message_lost=on_lost)
-            )
-        except UnsupportedEventTypeError:  # not every middleware counts lost messages
-            subscription = self._node.create_subscription(*arguments)
-        self._subscriptions.append(subscription)
+        def subscribe(depth: int) -> Subscription[Any]:
+            called = on_message if HAS_MESSAGE_INFO else callback
+            arguments = (message_type(type_name), topic, called, sensor_data_qos(depth))
+            try:
+                subscription = self._node.create_subscription(
+                    *arguments, event_callbacks=SubscriptionEventCallbacks(message_lost=on_lost)
+                )
+            except UnsupportedEventTypeError:  # not every middleware counts lost messages
+                subscription = self._node.create_subscription(*arguments)
+            self._subscriptions.append(subscription)
+            return subscription
+
+        if options.modality in IMAGE_MODALITIES:
+            self._image_queues[sensor] = subscribe(IMAGE_QUEUE_DEPTH), IMAGE_QUEUE_DEPTH, subscribe
+        else:
+            subscribe(SERIES_QUEUE_DEPTH)
 
     def _subscribe_info(self, type_name: str, topic: str, qos: Any, callback: Callable[[Any], None]) -> None:
         # There is a subscription for each of several QoS, so one that does not match needs no warning. Without event

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping
 from typing import Any
 
@@ -15,8 +16,13 @@ from sensebind.fusion.events.tracker import EventTracker
 from sensebind.fusion.inference.engine import Engine
 from sensebind.fusion.inference.options import EngineOptions
 from sensebind.fusion.models import registry
+from sensebind.fusion.stream.memory.budget import MemoryBudget, divide_memory, plain_window
+from sensebind.fusion.stream.memory.sizes import MEGABYTE, resident_bytes
 from sensebind.fusion.stream.options import StreamOptions
 from sensebind.fusion.stream.pipeline import Pipeline
+
+LOG = logging.getLogger(__name__)
+DEFAULT_BUDGET = MemoryBudget()
 
 
 def load_space_from(values: Mapping[str, Any]) -> Space:
@@ -65,11 +71,13 @@ def make_pipeline(
     engine: Engine | None = None,
     live: bool = False,
     tracker: EventTracker | None = None,
+    memory: MemoryBudget = DEFAULT_BUDGET,
 ) -> Pipeline:
     """The pipeline that the embedder's parameters describe. Raises `ConfigError`.
 
     `engine`: an engine that several pipelines share; None: the pipeline makes its own engine. `live`: at most
-    `queue_size` windows of each sensor wait; if False, their number has no limit and no window is dropped.
+    `queue_size` windows of each sensor wait; if False, their number has no limit and no window is dropped. `memory`:
+    see `memory_budget`.
     """
     specs = make_window_specs(values, space.trained_windows)
     options = options_with_values(StreamOptions(), values)
@@ -82,4 +90,29 @@ def make_pipeline(
         queue_size=options.queue_size if live else None,
         deadline=options.deadline,
         tracker=tracker,
+        memory=memory,
     )
+
+
+def memory_budget(
+    values: Mapping[str, Any], space: Space, *, robots: int = 1, parameter: str = "memory_limit_mb"
+) -> MemoryBudget:
+    """The memory of this process, which has loaded `space`, by the embedder's parameters. `robots`: how many it serves.
+    `parameter`: what an error calls the limit. Raises `ConfigError` if the limit is too small.
+
+    With a limit, the space embeds a window of each modality first, so that what it uses is known.
+    """
+    limit = MEGABYTE * options_with_values(StreamOptions(), values).memory_limit_mb
+    specs = make_window_specs(values, space.trained_windows)
+    if limit:
+        warm_up(space, specs)
+    return divide_memory(limit, resident_bytes(), specs, robots=robots, parameter=parameter)
+
+
+def warm_up(space: Space, specs: Mapping[str, WindowSpec]) -> None:
+    """Embed a window of each modality of a space, so that it has the memory that it needs."""
+    for modality, spec in {spec.modality: spec for spec in specs.values() if spec.modality in space.modalities}.items():
+        try:
+            space.embed(modality, space.tensor(plain_window(spec)).unsqueeze(0))
+        except Exception as error:  # of any kind: real data of a user-defined modality may have another form
+            LOG.debug("a plain window of %s could not be embedded: %s", modality, error)

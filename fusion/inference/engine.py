@@ -27,6 +27,7 @@ from sensebind.fusion.inference.options import EngineOptions
 LOG = logging.getLogger(__name__)
 MAX_PREPROCESSING_THREADS = 4  # threads that prepare windows for a GPU
 MAX_CACHED_STREAMS = 256  # streams whose last images and vectors are cached
+DEFAULT_CACHE_BYTES = 300 * 2**20  # of these images
 COMPARED_PREFIX_BYTES = 4096  # bytes of an image that are compared before the rest
 DEFAULTS = EngineOptions()
 
@@ -65,6 +66,8 @@ class Engine:
     `Failure`, never raised. A window whose images equal those of its stream's previous window, byte for byte, reuses
     the vector and the objects.
 
+    At most `MAX_CACHED_STREAMS` of these windows are kept, and `limit_cache` bytes: those of the newest streams.
+
     `batches` embeds the prepared windows; for `batch_size` and `runner` see `BatchRunner`.
     """
 
@@ -83,11 +86,17 @@ class Engine:
         self._state_lock = threading.Lock()  # guards the attributes below
         self.reused_count = 0  # windows that reused a vector
         self._embedding_cache: OrderedDict[tuple[str, str], tuple[Window, Embedding]] = OrderedDict()
+        self._cache_limit, self.cached_bytes = DEFAULT_CACHE_BYTES, 0  # of the images in it: the most, and now
 
     @property
     def is_asynchronous(self) -> bool:
         """Whether the device computes while the host does other work."""
         return self.batches.is_asynchronous
+
+    def limit_cache(self, size: int) -> None:
+        """Keep at most `size` bytes of images whose vectors may be used again."""
+        with self._state_lock:
+            self._cache_limit = size
 
     def windows_per_time_slice(self, modality: str) -> int:
         """How many windows of this modality may be embedded before others get their turn: about `TIME_SLICE_S` s of
@@ -224,15 +233,22 @@ class Engine:
     def _cache_embedding(self, stream: tuple[str, str], window: Window, result: Embedding | Failure) -> None:
         if isinstance(result, Failure) or not isinstance(window.samples[-1].data, Frame):
             return
+        cache = self._embedding_cache
         with self._state_lock:
-            self._embedding_cache[stream] = window, result
-            self._embedding_cache.move_to_end(stream)
-            while len(self._embedding_cache) > MAX_CACHED_STREAMS:
-                self._embedding_cache.popitem(last=False)
+            if (before := cache.pop(stream, None)) is not None:
+                self.cached_bytes -= _image_bytes(before[0])
+            cache[stream] = window, result
+            self.cached_bytes += _image_bytes(window)
+            while len(cache) > MAX_CACHED_STREAMS or self.cached_bytes > self._cache_limit:
+                self.cached_bytes -= _image_bytes(cache.popitem(last=False)[1][0])
 
 
 def _stream_key(window: Window) -> tuple[str, str]:
     return window.sensor, window.samples[-1].frame_id
+
+
+def _image_bytes(window: Window) -> int:
+    return sum(sample.data.data.nbytes for sample in window.samples if isinstance(sample.data, Frame))
 
 
 def _same_images(window: Window, before: Window) -> bool:

@@ -32,3 +32,12 @@ class StreamOptions(Options):
         bounds=(0.0, 3600.0),
         unit="s",
     )
+    memory_limit_mb: int = parameter(
+        0,
+        "Resident memory that the embedder and its workers may use together. What the loaded space leaves of it is "
+        "divided among samples, windows, caches and the middleware; above a sensor's share, its oldest samples "
+        "(counted as `overflow`) and windows (`overload`) are dropped. 0: no limit; a sensor then has at most 300 MB "
+        "of samples and 300 MB of windows. Live only",
+        bounds=(0, 16_777_216),
+        unit="MB",
+    )

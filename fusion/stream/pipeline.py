@@ -23,16 +23,17 @@ from sensebind.fusion.events.tracker import EventTracker
 from sensebind.fusion.health.checks import Inspection, SensorHealthMonitor
 from sensebind.fusion.inference.engine import Engine, Failure
 from sensebind.fusion.stream.clock_steps import CommonStep
+from sensebind.fusion.stream.memory.budget import MemoryBudget
 from sensebind.fusion.stream.options import StreamOptions
 from sensebind.fusion.stream.statistics import LATENCY_HISTORY, SensorStatistics
 from sensebind.fusion.stream.tick_fuser import TickFuser
-from sensebind.fusion.stream.window_queue import QueuedWindow, QueueState, WindowBatch, WindowQueue
+from sensebind.fusion.stream.window_queue import HeldMemory, QueuedWindow, QueueState, WindowBatch, WindowQueue
 
 LOG = logging.getLogger(__name__)
 Output = Embedding | Event | Failure
 
 
-DEFAULTS = StreamOptions()
+DEFAULTS, DEFAULT_BUDGET = StreamOptions(), MemoryBudget()
 
 
 @dataclass(slots=True)
@@ -54,7 +55,7 @@ class Pipeline:
     Output side, one driver: `dequeue` in one thread; `complete` and `close` in one thread, which may be another.
 
     `specs`: sensor → its windows. If the space has no encoder for a modality, its windows are counted and not embedded.
-    `fusion_timeout` (ns): see `WindowQueue`. `fusion_weights`: see `TickFuser`.
+    `fusion_timeout` (ns) and `memory`: see `WindowQueue`. `fusion_weights`: see `TickFuser`.
     """
 
     def __init__(
@@ -68,6 +69,7 @@ class Pipeline:
         queue_size: int | None = None,
         deadline: float | None = None,
         tracker: EventTracker | None = None,
+        memory: MemoryBudget = DEFAULT_BUDGET,
     ) -> None:
         self.engine = engine
         self.specs = dict(specs)
@@ -81,6 +83,7 @@ class Pipeline:
             max_windows=queue_size,
             deadline=deadline,
             lock=self._lock,
+            memory=memory,
         )
         # Used only by the thread that completes batches:
         self._fuser = TickFuser(fusion_weights, self._lock)
@@ -183,6 +186,10 @@ class Pipeline:
             )
             for sensor, state in windowing.items()
         }
+
+    def memory(self) -> dict[str, HeldMemory]:
+        """Sensor → the bytes that are held: of samples, and of windows that wait or are embedded."""
+        return self._queue.memory()
 
     def reference_offset(self) -> int | None:
         """The time of arrival minus the stamp by the clock that the sensors share, in ns; None: not known."""

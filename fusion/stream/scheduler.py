@@ -202,6 +202,7 @@ class Scheduler:
                 return
             if next_due == 0.0:
                 self._wake_event.set()
+            del turn  # its windows may have much memory, and the next turn may be far away
 
     def _dequeue(self, members: Sequence[_Member]) -> tuple[list[tuple[_Member, Any]], float | None]:
         """The due windows, and the seconds until more are due (None: nothing waits)."""
@@ -258,6 +259,7 @@ class Scheduler:
             else:
                 self._remove(item)
             self._step_count += 1
+            del item  # as in `_dequeue_loop`
 
     def _complete(self, turn: _Turn) -> None:
         """Publish each result as soon as it arrives, without waiting for the rest of the turn."""

@@ -17,17 +17,21 @@ from sensebind.fusion.core.samples import SECOND, Calibration, Sample
 from sensebind.fusion.core.windows import Window, WindowSpec
 from sensebind.fusion.stream.clock_steps import ClockSteps, CommonStep
 from sensebind.fusion.stream.clocks import SensorClocks
+from sensebind.fusion.stream.memory.budget import MemoryBudget
+from sensebind.fusion.stream.memory.sizes import window_bytes
 from sensebind.fusion.stream.windower import MIN_BACKWARD_JUMP, Windower
 
 MAX_LEAD = 3 * SECOND  # ns of stamps by which one sensor may be ahead of all others that are still waited for
+DEFAULT_BUDGET = MemoryBudget()
 VOTE_AGE = 2 * SECOND  # ns of stamps: a sensor whose newest sample is older has stopped
 
 
 class QueuedWindow(NamedTuple):
-    """A window and when it closed (`time.perf_counter`, s)."""
+    """A window, when it closed (`time.perf_counter`, s), and its size (`window_bytes`)."""
 
     window: Window
     closed_at: float
+    size: int = 0
 
 
 QueueItem = QueuedWindow | None  # None marks a restart: the clock jumped here
@@ -83,13 +87,26 @@ class WindowingState:
     windows_in_flight: int = 0
 
 
+@dataclass(frozen=True, slots=True)
+class HeldMemory:
+    """Bytes that are held of one sensor: `samples`, at most `share`; `windows` that wait or are embedded, live at most
+    `share`. `largest_refused`: of a sample that was dropped because of its size; 0: none."""
+
+    samples: int
+    windows: int
+    share: int
+    largest_refused: int
+
+
 class WindowQueue:
     """Cuts samples into windows and holds the closed ones. All public methods may be called from any thread.
 
     `specs`: sensor → its windows. `max_windows`: how many of each sensor may wait; beyond that, the oldest is dropped
-    and counted as `overload` (None: no bound). `deadline`: seconds that a window may wait if `dequeue` gets a quota
-    (None: no bound). `fusion_timeout` (ns): fusion does not wait for a sensor whose newest sample is older than the
-    newest of all by more than this. `lock` guards the state; the caller may hold it, to read several values.
+    and counted as `overload` (None: no bound). If there is such a bound, the windows of a sensor that wait or are
+    embedded also have at most the bytes of its share of `memory`. `deadline`: seconds that a window may wait if
+    `dequeue` gets a quota (None: no bound). `fusion_timeout` (ns): fusion does not wait for a sensor whose newest
+    sample is older than the newest of all by more than this. `lock` guards the state; the caller may hold it, to read
+    several values.
     """
 
     def __init__(
@@ -101,12 +118,16 @@ class WindowQueue:
         calibrations: Mapping[str, Calibration] | None = None,
         max_windows: int | None = None,
         deadline: float | None = None,
+        memory: MemoryBudget = DEFAULT_BUDGET,
         lock: threading.RLock | None = None,
     ) -> None:
         self._embeddable_modalities = frozenset(s.modality for s in specs.values()) & frozenset(embeddable_modalities)
         self._fusion_timeout, self._max_windows, self._deadline = fusion_timeout, max_windows, deadline or None
         self._lock = lock or threading.RLock()  # guards everything below
-        self._windowers = {sensor: Windower(spec) for sensor, spec in specs.items()}
+        self._windowers = {s: Windower(spec, max_bytes=memory.share(s)) for s, spec in specs.items()}
+        self._window_bytes: Counter[str] = Counter()  # sensor → of the windows that wait or are embedded
+        # Number of a batch that is not complete → sensor → bytes of its windows.
+        self._batch_bytes: dict[int, Counter[str]] = {}
         self._clocks = SensorClocks(fusion_timeout)
         self._steps = ClockSteps()
         self._newest = 0  # ns, end of the newest sample of all
@@ -219,13 +240,23 @@ class WindowQueue:
             self._in_flight[batch][sensor] -= 1
 
     def abandon(self, before: int) -> Counter[str]:
-        """Expect no more results of the batches with numbers below `before`. Returns sensor → their windows that have
-        none."""
+        """Expect no more results of the batches with numbers below `before`: their windows are no longer used. Returns
+        sensor → their windows that have no result."""
         with self._lock:
             ended = [number for number in self._in_flight if number < before]
+            for number in ended:
+                self._window_bytes -= self._batch_bytes.pop(number, Counter())
             return sum((self._in_flight.pop(number) for number in ended), Counter[str]())
 
     # --- state
+
+    def memory(self) -> dict[str, HeldMemory]:
+        """Sensor → the bytes that are held."""
+        with self._lock:
+            return {
+                name: HeldMemory(w.held_bytes, self._window_bytes[name], w.max_bytes, w.largest_refused)
+                for name, w in self._windowers.items()
+            }
 
     def depth(self, sensor: str | None = None) -> int:
         """How many windows of a sensor wait; None: of all sensors, plus the restarts that wait."""
@@ -326,6 +357,11 @@ class WindowQueue:
     def _make_batch(self, items: Sequence[QueueItem], horizon: int | None) -> WindowBatch:
         self._batch_count += 1
         self._in_flight[self._batch_count - 1] = Counter(item.window.sensor for item in items if item)
+        sizes: Counter[str] = Counter()
+        for item in items:
+            if item:
+                sizes[item.window.sensor] += item.size
+        self._batch_bytes[self._batch_count - 1] = sizes
         return WindowBatch(self._batch_count - 1, items, horizon, self._embeddable_modalities)
 
     def _enqueue(self, windows: Iterable[Window]) -> None:
@@ -334,16 +370,28 @@ class WindowQueue:
             calibration = self._calibrations.get(window.sensor, window.calibration)
             if calibration != window.calibration:  # otherwise the window keeps the arrays of its readings
                 window = replace(window, calibration=calibration)
-            self._items.append(QueuedWindow(window, now))
+            size = window_bytes(window)
+            self._items.append(QueuedWindow(window, now, size))
+            self._window_bytes[window.sensor] += size
             self._drop_over_limit(window.sensor)
 
     def _drop_over_limit(self, sensor: str) -> None:
+        """Drop the oldest windows of a sensor that wait, until they are within its limits. If those that are embedded
+        use its memory, that is the newest one too."""
         if self._max_windows is None:
             return
         waiting = [i for i, item in enumerate(self._items) if item and item.window.sensor == sensor]
-        if len(waiting) > self._max_windows:
-            del self._items[waiting[0]]
-            self._windowers[sensor].counts["overload"] += 1
+        share = self._windowers[sensor].max_bytes
+        dropped = 0
+        while dropped < len(waiting) and (
+            len(waiting) - dropped > self._max_windows or self._window_bytes[sensor] > share
+        ):
+            item = self._items[waiting[dropped] - dropped]
+            assert item is not None
+            self._window_bytes[sensor] -= item.size
+            del self._items[waiting[dropped] - dropped]
+            dropped += 1
+        self._windowers[sensor].counts["overload"] += dropped
 
     def _clock_jumped_back(self) -> bool:
         """Whether the stamps of most sensors jumped back, or are about to: then the clock that they share was set back.
@@ -393,6 +441,7 @@ class WindowQueue:
                 limit = 1 if item.closed_at < oldest else max(1, quota.get(modality, 0) // sharing[modality])
                 if count[sensor] >= limit:
                     self._windowers[sensor].counts["expired"] += 1
+                    self._window_bytes[sensor] -= item.size
                     continue
                 count[sensor] += 1
             kept.appendleft(item)

@@ -17,13 +17,14 @@ import numpy as np
 
 from sensebind.fusion.core.samples import SECOND, Reading, Sample, Sound
 from sensebind.fusion.core.windows import ReadingSeries, Window, WindowSpec, audio_coverage
+from sensebind.fusion.stream.memory.budget import DEFAULT_BYTES
+from sensebind.fusion.stream.memory.sizes import sample_bytes
 
 MIN_BACKWARD_JUMP = 1 * SECOND  # ns; a sample behind the newest by more than this is a clock jump, not late
 JUMP_CONFIRMATIONS = 3  # consecutive samples that must agree before a clock jump is accepted
 MAX_BURST = 1000  # readings with one stamp
 MAX_BURST_STRETCH = 2.5  # a step between readings of a burst is at most so many times that of the burst before
-MAX_BUFFER_BYTES = 256 * 2**20  # bytes of samples that one sensor may hold
-SAMPLE_OVERHEAD_BYTES = 350  # of a sample beside its data, on CPython
+MAX_SAMPLE_SHARE = 1 / JUMP_CONFIRMATIONS  # of `max_bytes`, of one sample: the unconfirmed ones fit together
 UNUSED, USED, LATE = range(3)  # of a held sample: whether a window used it; LATE: none, and it came after its tick
 
 
@@ -50,13 +51,16 @@ class Windower:
       hop. No window uses them.
     - `incomplete`: samples after the newest closed tick when stamps jump. No window uses them. `open_samples` counts
       those of the newest samples.
-    - `overflow`: above `MAX_BUFFER_BYTES` bytes, `WindowSpec.max_readings` or `WindowSpec.max_duration`, the oldest
-      samples are dropped. They count as dropped, not as used, also if a window used them: later windows lack them.
+    - `overflow`: above `max_bytes` bytes, `WindowSpec.max_readings` or `WindowSpec.max_duration`, the oldest samples
+      are dropped. They count as dropped, not as used, also if a window used them: later windows lack them. A sample
+      that alone has more than `MAX_SAMPLE_SHARE` of `max_bytes` is dropped itself.
     - `coverage`: windows below `min_coverage`. They are not returned.
     """
 
-    def __init__(self, spec: WindowSpec, counts: Counter[str] | None = None) -> None:
+    def __init__(self, spec: WindowSpec, counts: Counter[str] | None = None, max_bytes: int = DEFAULT_BYTES) -> None:
         self.spec = spec
+        self.max_bytes = max_bytes
+        self.largest_refused = 0  # bytes of the largest sample that was dropped because of its size
         self.counts: Counter[str] = Counter() if counts is None else counts
         self.coverage_sum = 0.0  # of all windows with data, also those below the minimum
         self._max_backward = max(spec.lateness, MIN_BACKWARD_JUMP)
@@ -77,6 +81,7 @@ class Windower:
         self._zero: Sample | None = None  # a sample with stamp 0, until the next stamp shows whether 0 is one
         self._newest: Sample | None = None  # the newest reading
         self._burst: list[Sample] = []  # later readings with the same stamp
+        self._burst_bytes = 0  # of them
         self._burst_step = 0  # ns from one reading to the next in the burst before; 0: there was none
         self._has_data = False  # whether a window had data: from then on, ticks without data are gaps
 
@@ -89,10 +94,15 @@ class Windower:
         if not self.spec.accepts(sample):
             self.counts["invalid"] += 1
             return []
+        if (size := sample_bytes(sample)) > MAX_SAMPLE_SHARE * self.max_bytes:
+            self.counts["overflow"] += 1
+            self.largest_refused = max(self.largest_refused, size)
+            return []
         zero, self._zero = self._zero, None
         if sample.stamp == 0:
             self.counts["unstamped"] += zero is not None
             self._zero = sample
+            self._drop_overflow()
             return []
         if zero is None:
             return self._accept_stamped(sample)
@@ -183,6 +193,7 @@ class Windower:
         if not self._burst or self._newest is None:
             return
         first, readings, self._burst = self._newest.stamp, self._burst, []
+        self._burst_bytes = 0
         usual, step = self._burst_step, 0 if until is None else (until - first) // (len(readings) + 1)
         if usual and (not step or step > MAX_BURST_STRETCH * usual):
             step = usual
@@ -206,6 +217,7 @@ class Windower:
             self.counts["outlier"] += len(self._unconfirmed)
             self._unconfirmed.clear()
         self._unconfirmed.append(sample)
+        self._drop_overflow()
         return self.restart() if len(self._unconfirmed) >= JUMP_CONFIRMATIONS else []
 
     def _same_time_base(self, sample: Sample, other: Sample) -> bool:
@@ -214,6 +226,8 @@ class Windower:
     def _accept(self, sample: Sample) -> list[Window]:
         if self._is_in_burst(sample):
             self._burst.append(sample)
+            self._burst_bytes += sample_bytes(sample)
+            self._drop_overflow()
             return []
         if isinstance(sample.data, Reading) and (self._newest is None or sample.stamp > self._newest.stamp):
             self._spread_burst(sample.stamp)
@@ -251,14 +265,33 @@ class Windower:
         self._states.insert(at, LATE if is_late else UNUSED)
         self._bytes += sample_bytes(sample)
         self._duration += sample.end - sample.stamp
-        while (
-            self._bytes > MAX_BUFFER_BYTES
-            or len(self._samples) > self._max_samples
-            or self._duration > self.spec.max_duration
+        self._drop_overflow()
+
+    def _drop_overflow(self) -> None:
+        """Drop the oldest samples until the others are within all limits. Those that are held back stay, if they can:
+        each of the unconfirmed ones has at most a third of `max_bytes`."""
+        allowed = self.max_bytes - self._held_back_bytes()
+        while self._samples and (
+            self._bytes > allowed or len(self._samples) > self._max_samples or self._duration > self.spec.max_duration
         ):
             self.counts["overflow"] += 1
             self.counts["used"] -= self._states[0] == USED
             self._remove(0, 1)
+        while allowed < 0 and self._burst:
+            self.counts["overflow"] += 1
+            size = sample_bytes(self._burst.pop(0))
+            self._burst_bytes -= size
+            allowed += size
+
+    def _held_back_bytes(self) -> int:
+        """Bytes of the samples that are held, but not among those of the next windows."""
+        unused = self._unconfirmed if self._zero is None else [*self._unconfirmed, self._zero]
+        return self._burst_bytes + (sum(map(sample_bytes, unused)) if unused else 0)
+
+    @property
+    def held_bytes(self) -> int:
+        """Bytes of all samples that are held: at most `max_bytes`."""
+        return self._bytes + self._held_back_bytes()
 
     def _remove(self, first: int, last: int) -> None:
         self._bytes -= sum(sample_bytes(s) for s in self._samples[first:last])
@@ -290,6 +323,8 @@ class Windower:
         hop, length = self.spec.hop, self.spec.length
         last = watermark // hop * hop
         if self.closed_through is None:
+            if not self._stamps:  # all were dropped
+                return []
             # Samples newer than the watermark may still arrive, so no tick after it is closed yet.
             self.closed_through = min(last, self._stamps[0] // hop * hop)
         windows = []
@@ -355,12 +390,6 @@ class Windower:
             at = bisect_left(self._stamps, sample.stamp)
             self._mark_used(at, at + 1)
         return Window(self.spec.modality, start, tick, coverage, tuple(chosen), sensor=self.spec.sensor)
-
-
-def sample_bytes(sample: Sample) -> int:
-    """Approximate size of a sample in bytes."""
-    data = sample.data
-    return SAMPLE_OVERHEAD_BYTES + (data.values.nbytes if isinstance(data, Reading) else data.data.nbytes)
 
 
 def choose_frames(frames: Sequence[Sample], start: int, tick: int, count: int) -> tuple[list[Sample], float]:

@@ -22,9 +22,11 @@ from sensebind.fusion.core.errors import printable
 from sensebind.fusion.core.samples import Sample
 from sensebind.fusion.inference.engine import Engine, Failure
 from sensebind.fusion.io import messages
+from sensebind.fusion.stream.memory.budget import MemoryBudget
 from sensebind.fusion.stream.pipeline import Output
 from sensebind.fusion.stream.scheduler import Scheduler
 from sensebind.nodes.diagnostics import MAX_ERROR_LENGTH, Diagnostics
+from sensebind.nodes.robots.memory_status import memory_status
 from sensebind.nodes.subscriptions import SensorSubscriptions
 from sensebind.nodes.support.diagnostic_status import diagnostic_array
 from sensebind.nodes.support.message_types import RosMessageFactory, message_type
@@ -44,11 +46,13 @@ class RobotStreams:
     when `_publish` calls it, run in a thread of the scheduler. The attributes that `_publish` uses are set before that
     thread starts, and are unset or destroyed after it has ended.
 
-    `values`: the embedder's parameters. Topics are in the namespace of `node`. Robots of one process share `engine`.
+    `values`: the embedder's parameters. Topics are in the namespace of `node`. Robots of one process share `engine`
+    and `memory`.
     """
 
-    def __init__(self, node: Node, values: dict[str, Any], engine: Engine) -> None:
-        self.pipeline = pipeline = build.make_pipeline(values, engine.space, engine=engine, live=True)
+    def __init__(self, node: Node, values: dict[str, Any], engine: Engine, memory: MemoryBudget) -> None:
+        self.pipeline = pipeline = build.make_pipeline(values, engine.space, engine=engine, live=True, memory=memory)
+        self._memory = memory
         self._node, self._values = node, values
         self._subscriptions: SensorSubscriptions | None = None
         self._past_messages: dict[str, dict[str, int]] = {}  # sensor → message counters when the node was active before
@@ -84,7 +88,13 @@ class RobotStreams:
         self.pipeline.restart()
         self._last_arrival.clear()
         self._subscriptions = SensorSubscriptions(
-            node, self._values, self._on_sample, self.pipeline.set_calibration, self._report_error, self._past_messages
+            node,
+            self._values,
+            self._on_sample,
+            self.pipeline.set_calibration,
+            self._report_error,
+            past=self._past_messages,
+            queue_bytes=self._memory.transport,
         )
         sensors = sensors_of(self._values)
         self._topic_checks = TopicChecks(node, [sensor_options(self._values, m, s) for s, m in sensors.items()])
@@ -182,4 +192,5 @@ class RobotStreams:
         arrived = {name: sensors.message_counts(name)["arrived"] for name in sensors_of(self._values)}
         checks.check({name: count - past.get(name, {}).get("arrived", 0) for name, count in arrived.items()})
         statuses = self._diagnostics.statuses(sensors, problems=checks.problems)
+        statuses.append(memory_status(self._node.get_fully_qualified_name(), self._memory, self.pipeline.memory()))
         self._diagnostics_publisher.publish(diagnostic_array(self._node, *statuses))

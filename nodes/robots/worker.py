@@ -17,6 +17,7 @@ from rclpy.logging import get_logger
 from rclpy.node import Node
 from rclpy.signals import SignalHandlerOptions
 
+from sensebind.fusion.config import build
 from sensebind.fusion.stream.scheduler import Scheduler
 from sensebind.nodes.robots.link import Command, WorkerEnd, WorkerSetup, open_worker_end
 from sensebind.nodes.robots.robot_nodes import make_robot_node, set_clock
@@ -79,11 +80,15 @@ class RobotWorker:
         self._executor = GuardedExecutor(get_logger(f"{setup.node_name}.worker"))
         values = dict(setup.values)
         engine = self._end.make_engine(setup.space, int(values["batch_size"]))
+        memory = build.memory_budget(
+            values, engine.space, robots=len(setup.namespaces), parameter="its part of memory_limit_mb"
+        )
+        engine.limit_cache(memory.cache)
         for namespace in setup.namespaces:
             node = make_robot_node(setup.node_name, namespace, setup.ros_arguments, setup.use_sim_time)
             self._at_end.callback(node.destroy_node)
             self._nodes.append(node)
-            self._streams.append(RobotStreams(node, values, engine))
+            self._streams.append(RobotStreams(node, values, engine, memory))
             self._executor.add_node(node)
         self._scheduler = Scheduler(engine)
 

@@ -94,7 +94,7 @@ def test_the_embedder_logs_each_reason_once_and_that_all_sensors_arrive() -> Non
     from diagnostic_msgs.msg import DiagnosticStatus
 
     environment = ros_environment("sensebind_msgs", "audio_common_msgs")
-    values = {"modalities": ["vision", "imu"], "device": "cpu"}
+    values = {"modalities": ["vision", "imu"], "device": "cpu", "memory_limit_mb": 4000}
     arguments = ("--ros-args", "-r", "__ns:=/robot1")
     with peer(environment) as me:
         diagnostics = me.subscribe("diagnostic_msgs/msg/DiagnosticArray", "/diagnostics")
@@ -113,11 +113,15 @@ def test_the_embedder_logs_each_reason_once_and_that_all_sensors_arrive() -> Non
             assert {s.name for _, message in diagnostics for s in message.status} == {
                 "robot1/embedder: vision",
                 "robot1/embedder: imu",
+                "robot1/embedder: memory",
             }, "sensors that are not configured have no status"
             assert {s.hardware_id for _, message in diagnostics for s in message.status} == {
                 "robot1/vision",
                 "robot1/imu",
+                "robot1/sensebind",
             }
+            memory = {value.key: value.value for value in status("memory").values}
+            assert memory["memory_limit_mb"] == "4000" and 100 < float(memory["memory_mb"]) < 4000
             me.node.destroy_publisher(compressed)
             me.node.destroy_publisher(wrong_imu)
             camera, imu = me.publisher(IMAGE, "/robot1/camera/image"), me.publisher(messages.IMU_TYPE, "/robot1/imu")

@@ -13,7 +13,6 @@ from hypothesis import strategies as st
 from sensebind.fusion.core import windows as window_module
 from sensebind.fusion.core.samples import AUDIO, DEPTH, IMU, SECOND, VISION, Frame, Reading, Sample, Sound
 from sensebind.fusion.core.windows import Window, WindowOptions, WindowSpec
-from sensebind.fusion.stream import windower as module
 from sensebind.fusion.stream.windower import Windower
 
 MS = SECOND // 1000
@@ -292,9 +291,9 @@ def test_the_claimed_duration_of_sounds_that_overlap_is_bounded() -> None:
     assert windower.counts["overflow"] >= 490
 
 
-def test_the_number_of_bytes_is_bounded(monkeypatch) -> None:
-    monkeypatch.setattr(module, "MAX_BUFFER_BYTES", 100_000)
-    windower = Windower(WindowSpec(VISION, length=60 * SECOND, hop=60 * SECOND, frames=2, max_gap=90 * SECOND))
+def test_the_number_of_bytes_is_bounded() -> None:
+    spec = WindowSpec(VISION, length=60 * SECOND, hop=60 * SECOND, frames=2, max_gap=90 * SECOND)
+    windower = Windower(spec, max_bytes=100_000)
     for i in range(1000):
         windower.accept(Sample(VISION, START + i, Frame(np.zeros(10_000, np.uint8), "jpeg", compressed=True)))
     assert windower._bytes <= 100_000 and windower.counts["overflow"] > 900
