@@ -225,11 +225,9 @@ class Pipeline:
             yield result
             return
         result = replace(result, symptoms=symptoms, activity=activity)
-        is_replaced = self._fuser.holds(result.source, result.tick)
         on_time = self._fuser.add(result)
         with self._lock:
-            totals.counts.update((*symptoms, "embedded"))
-            totals.counts["unfused"] += is_replaced or not on_time  # that of this window, or the one that it replaces
+            totals.counts.update((*symptoms, "embedded") if on_time else (*symptoms, "embedded", "unfused"))
             totals.latencies.append((time.perf_counter() - item.closed_at) * 1e3)
             totals.tick = window.tick
         if not on_time:  # the sensor is behind the others by more than `fusion_timeout`

@@ -34,11 +34,6 @@ class TickFuser:
         self._pending.setdefault(embedding.tick, {})[embedding.source] = embedding
         return True
 
-    def holds(self, sensor: str, tick: int) -> bool:
-        """Whether an embedding of this sensor and tick (ns) is held. `add` replaces it by another one: after the stamps
-        of the sensor jumped back, it has windows with the same ticks again."""
-        return sensor in self._pending.get(tick, {})
-
     def fuse(self, watermark: int | None) -> Iterator[FusedTick]:
         """Fuse the held ticks up to the fusion watermark (ns), oldest first, and close all ticks up to it.
 
