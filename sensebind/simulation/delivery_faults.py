@@ -180,7 +180,7 @@ DELIVERY_FAULTS: Mapping[str, DeliveryFault] = {
     "ahead": DeliveryFault(
         _moved(LEAD),
         f"its stamps are {LEAD / SECOND:g} s ahead",
-        "its windows are embedded; the other sensors are fused without waiting for it",
+        "its windows are embedded, the other sensors are fused without waiting for it; after 2 s ERROR `its clock differs`",
     ),
     "clock_differs": DeliveryFault(
         _moved(CLOCK_STEP),
@@ -202,18 +202,18 @@ DELIVERY_FAULTS: Mapping[str, DeliveryFault] = {
     "fast": DeliveryFault(
         _fast,
         f"{FAST} times as many messages",
-        "its windows are embedded; messages above `max_rate` are not used and counted",
+        "its windows are embedded, from the newest messages within `max_rate`; WARN if the rate of sound is not what its messages say",
     ),
     "resolution": DeliveryFault(
         _resolution,
         "its images are half as wide and high",
-        "its windows are embedded as before",
+        "WARN `swapped` and a fault event, as of another camera on the topic; its windows are embedded",
         "images",
     ),
     "two_publishers": DeliveryFault(
         _two_publishers,
         "a second device publishes on the same topic",
-        "both are used, and a warning names the two devices; lost messages cannot be counted meanwhile",
+        "WARN, names the two devices, until the node starts again; the messages of both are used",
     ),
 }
 
