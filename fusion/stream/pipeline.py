@@ -71,6 +71,8 @@ class Pipeline:
     ) -> None:
         self.engine = engine
         self.specs = dict(specs)
+        # Guards all that `statistics` reads: the queue, the fuser and `_totals`. So its counts are of one moment.
+        self._lock = threading.RLock()
         self._queue = WindowQueue(
             specs,
             engine.space.modalities,
@@ -78,13 +80,13 @@ class Pipeline:
             calibrations=calibrations,
             max_windows=queue_size,
             deadline=deadline,
+            lock=self._lock,
         )
         # Used only by the thread that completes batches:
-        self._fuser = TickFuser(fusion_weights)
+        self._fuser = TickFuser(fusion_weights, self._lock)
         self._tracker = tracker
         self._health = {sensor: SensorHealthMonitor() for sensor in specs}
         self._completed = 0  # number of the newest completed batch, plus 1
-        self._lock = threading.Lock()  # guards `_totals`: `complete` writes it, `statistics` reads it
         self._totals = {sensor: _SensorTotals() for sensor in specs}
 
     # --- input, from any thread
@@ -128,21 +130,17 @@ class Pipeline:
 
         Yields each embedding or failure as soon as its result arrives, then the fused embeddings and the events, in
         order of tick. Iterate to the end. A batch that could not be embedded may be skipped: its windows are lost, and
-        later batches can be completed. The first step raises `ValueError` if this or a later batch is already complete.
+        later batches can be completed. Windows whose results are not read are counted as `abandoned`. The first step
+        raises `ValueError` if this or a later batch is already complete.
         """
         if batch.number < self._completed:
             raise ValueError(f"batch {batch.number} is completed after batch {self._completed - 1}: complete in order")
         self._completed = batch.number + 1
-        remaining, late = iter(results), list[Embedding]()
-        for item in batch.items:
-            if item is not None:
-                yield from self._complete_window(item, batch.embeddable_modalities, remaining, late)
-                continue
-            yield from self._process_late(late)
-            yield from self._restart()
-        yield from self._process_late(late)
-        if batch.fusion_watermark is not None:
-            yield from self._fuse_ticks(batch.fusion_watermark)
+        self._abandon(batch.number)
+        try:
+            yield from self._complete(batch, iter(results))
+        finally:
+            self._abandon(batch.number + 1)
 
     def close(self) -> list[Output]:
         """End a recording: fuse all ticks and end open events. Call it when all batches are complete."""
@@ -160,9 +158,12 @@ class Pipeline:
 
     def statistics(self) -> dict[str, SensorStatistics]:
         """The totals of each sensor so far, as a copy."""
-        with self._lock:  # read before the windowing counters, so that `embedded` never exceeds `windows`
+        with self._lock:  # so that they are of one moment
             totals = {s: (r.counts.copy(), tuple(r.latencies), r.tick) for s, r in self._totals.items()}
-        windowing = self._queue.windowing_states()
+            for sensor, (counts, _, _) in totals.items():
+                counts |= {"fused": self._fuser.fused[sensor], "replaced": self._fuser.replaced[sensor]}
+            awaiting_fusion = self._fuser.waiting
+            windowing = self._queue.windowing_states()
         newest = max((state.newest_stamp for state in windowing.values() if state.newest_stamp is not None), default=0)
         return {
             sensor: SensorStatistics(
@@ -176,6 +177,9 @@ class Pipeline:
                 clock_differs=state.clock_differs,
                 lag=0.0 if state.newest_stamp is None else (newest - state.newest_stamp) / SECOND,
                 open_samples=state.open_samples,
+                waiting_windows=state.waiting_windows,
+                windows_in_flight=state.windows_in_flight,
+                awaiting_fusion=awaiting_fusion[sensor],
             )
             for sensor, state in windowing.items()
         }
@@ -194,10 +198,34 @@ class Pipeline:
 
     # --- in the thread that completes batches
 
+    def _abandon(self, before: int) -> None:
+        """Count the windows without a result of the batches with numbers below `before`."""
+        with self._lock:
+            for sensor, count in self._queue.abandon(before).items():
+                self._totals[sensor].counts["abandoned"] += count
+
+    def _complete(self, batch: WindowBatch, results: Iterator[Embedding | Failure]) -> Iterator[Output]:
+        late = list[Embedding]()
+        for item in batch.items:
+            if item is not None:
+                yield from self._complete_window(item, batch, results, late)
+                continue
+            yield from self._process_late(late)
+            yield from self._restart()
+        yield from self._process_late(late)
+        if batch.fusion_watermark is not None:
+            yield from self._fuse_ticks(batch.fusion_watermark)
+
+    def _end_window(self, batch: int, sensor: str, names: Iterable[str]) -> None:
+        """Count a window under `names`. Its batch expects one result less."""
+        with self._lock:
+            self._queue.end_window(batch, sensor)
+            self._totals[sensor].counts.update(names)
+
     def _complete_window(
         self,
         item: QueuedWindow,
-        embeddable_modalities: frozenset[str],
+        batch: WindowBatch,
         results: Iterator[Embedding | Failure],
         late: list[Embedding],
     ) -> Iterator[Output]:
@@ -214,20 +242,19 @@ class Pipeline:
             self._health[window.sensor] = SensorHealthMonitor()  # its history may be what it fails on
             text = f"its data could not be checked: {type(error).__name__}: {error}"
             yield Failure(window.modality, "unchecked", text, window.sensor)
-        if window.modality not in embeddable_modalities:
-            with self._lock:
-                totals.counts.update(symptoms)
+        if window.modality not in batch.embeddable_modalities:
+            self._end_window(batch.number, window.sensor, (*symptoms, "no_encoder"))
             return
         result = next(results)
         if isinstance(result, Failure):
-            with self._lock:
-                totals.counts.update((*symptoms, result.cause))
+            self._end_window(batch.number, window.sensor, (*symptoms, result.cause))
             yield result
             return
         result = replace(result, symptoms=symptoms, activity=activity)
-        on_time = self._fuser.add(result)
         with self._lock:
-            totals.counts.update((*symptoms, "embedded") if on_time else (*symptoms, "embedded", "unfused"))
+            self._end_window(batch.number, window.sensor, (*symptoms, "embedded"))
+            on_time = self._fuser.add(result)
+            totals.counts["unfused"] += not on_time
             totals.latencies.append((time.perf_counter() - item.closed_at) * 1e3)
             totals.tick = window.tick
         if not on_time:  # the sensor is behind the others by more than `fusion_timeout`

@@ -13,11 +13,12 @@ from sensebind.fusion.core.symptoms import SYMPTOMS  # of a faulty sensor; its w
 
 # Causes for which samples were not used. A `late` sample is still used for open windows.
 SAMPLE_DROPS = ("unstamped", "invalid", "duplicate", "late", "outlier", "overflow", "clock")
-# Samples that are sound, but that no window uses: an image before the newest one of its tick; what is between two
+# Samples that are sound, but that no window uses: an image in whose place another one is used; what is between two
 # windows that are shorter than the hop; what is after the last complete window when stamps jump or the recording ends.
 SAMPLES_WITHOUT_WINDOW = ("superseded", "between", "incomplete")
-# Causes for which closed windows were not embedded.
-WINDOW_DROPS = ("coverage", "encoding", "overload", "expired", "failure")
+# Causes for which closed windows were not embedded. `no_encoder`: the space has none for the modality. `abandoned`:
+# their batch was never completed.
+WINDOW_DROPS = ("coverage", "encoding", "overload", "expired", "failure", "no_encoder", "abandoned")
 
 
 LATENCY_HISTORY = 2048  # newest windows over which latency quantiles are computed
@@ -25,9 +26,11 @@ LATENCY_HISTORY = 2048  # newest windows over which latency quantiles are comput
 
 @dataclass(frozen=True, slots=True)
 class SensorStatistics:
-    """Totals of one sensor so far. `counts` has the names above, and samples, windows, embedded, unfused, restarts,
-    gaps, burst (readings that shared a stamp and were spread), and unchecked (windows whose data a health check could
-    not handle; they are embedded)."""
+    """Totals of one sensor so far. `counts` has the names above, and samples, used (samples that windows used),
+    too_late (late samples that no window used), windows, embedded, fused, unfused, replaced (embeddings that another
+    one of the same tick replaced before it was fused), restarts, gaps, burst (readings that shared a stamp and were
+    spread), and unchecked (windows whose data a health check could not handle; they are embedded). All are of one
+    moment; `accounting.identity` says how they add up."""
 
     counts: Counter[str] = field(default_factory=Counter)
     latencies: Sequence[float] = ()  # ms from close to vector, of the last `LATENCY_HISTORY` windows
@@ -39,6 +42,9 @@ class SensorStatistics:
     clock_differs: bool = False  # whether the clock is not that of the others, so that samples are not used
     lag: float = 0.0  # s from the newest sample of this sensor to the newest of all
     open_samples: int = 0  # samples that no window has used yet
+    waiting_windows: int = 0  # closed windows in the queue
+    windows_in_flight: int = 0  # windows that left the queue and have no result yet
+    awaiting_fusion: int = 0  # embeddings whose tick is not fused yet
 
     def dropped(self, names: Iterable[str] = WINDOW_DROPS) -> dict[str, int]:
         """Cause → count, without the counts that are 0."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import threading
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from typing import NamedTuple
 
@@ -19,11 +21,14 @@ class FusedTick(NamedTuple):
 class TickFuser:
     """Holds embeddings until their tick is complete. Use it from one thread at a time.
 
-    `weights`: modality → weight in the fused embedding; 1 for a modality that is not named.
+    `weights`: modality → weight in the fused embedding; 1 for a modality that is not named. `fused`, `replaced` and
+    `waiting`: sensor → its embeddings that were fused, that another one of the same tick replaced before, and that are
+    held. Another thread reads them with `lock` held.
     """
 
-    def __init__(self, weights: Mapping[str, float] | None = None) -> None:
-        self._weights = dict(weights or {})
+    def __init__(self, weights: Mapping[str, float] | None = None, lock: threading.RLock | None = None) -> None:
+        self._weights, self._lock = dict(weights or {}), lock or threading.RLock()
+        self.fused, self.replaced = Counter[str](), Counter[str]()
         self._pending: dict[int, dict[str, Embedding]] = {}
         self._watermark = 0  # ns, the newest tick that is closed
 
@@ -31,8 +36,16 @@ class TickFuser:
         """Hold an embedding until its tick is fused. Returns False, and drops it, if its tick is already closed."""
         if embedding.tick <= self._watermark:
             return False
-        self._pending.setdefault(embedding.tick, {})[embedding.source] = embedding
+        with self._lock:
+            present = self._pending.setdefault(embedding.tick, {})
+            self.replaced[embedding.source] += embedding.source in present
+            present[embedding.source] = embedding
         return True
+
+    @property
+    def waiting(self) -> Counter[str]:
+        """Sensor → its embeddings that are held."""
+        return Counter(source for present in self._pending.values() for source in present)
 
     def fuse(self, watermark: int | None) -> Iterator[FusedTick]:
         """Fuse the held ticks up to the fusion watermark (ns), oldest first, and close all ticks up to it.
@@ -40,8 +53,12 @@ class TickFuser:
         `watermark` None: fuse all held ticks and close none. This is a generator: iterate to its end.
         """
         for tick in sorted(t for t in self._pending if watermark is None or t <= watermark):
-            present = self._pending.pop(tick)
-            yield FusedTick(tick, present, fuse(list(present.values()), self._weights))
+            present = self._pending[tick]
+            fused = fuse(list(present.values()), self._weights)
+            with self._lock:
+                del self._pending[tick]
+                self.fused.update(present.keys())
+            yield FusedTick(tick, present, fused)
         self._watermark = max(self._watermark, watermark or 0)
 
     def restart(self) -> None:

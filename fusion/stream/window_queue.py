@@ -69,7 +69,8 @@ class WindowingState:
     """One sensor's windowing so far: counters by name, the sum of all windows' coverage, the end of the newest sample
     (ns; None: no sample yet); the time of arrival minus the stamp (ns; None: not known); how far its stamps are behind
     those of the other sensors (ns; None: not known); whether its clock differs, so that its samples are rejected; and
-    how many samples no window has used yet."""
+    how many samples no window has used yet; how many windows wait in the queue; and how many have left it and have no
+    result yet."""
 
     counts: Counter[str]
     coverage_sum: float
@@ -78,6 +79,8 @@ class WindowingState:
     behind_others: int | None = None
     clock_differs: bool = False
     open_samples: int = 0
+    waiting_windows: int = 0
+    windows_in_flight: int = 0
 
 
 class WindowQueue:
@@ -86,7 +89,7 @@ class WindowQueue:
     `specs`: sensor → its windows. `max_windows`: how many of each sensor may wait; beyond that, the oldest is dropped
     and counted as `overload` (None: no bound). `deadline`: seconds that a window may wait if `dequeue` gets a quota
     (None: no bound). `fusion_timeout` (ns): fusion does not wait for a sensor whose newest sample is older than the
-    newest of all by more than this.
+    newest of all by more than this. `lock` guards the state; the caller may hold it, to read several values.
     """
 
     def __init__(
@@ -98,10 +101,11 @@ class WindowQueue:
         calibrations: Mapping[str, Calibration] | None = None,
         max_windows: int | None = None,
         deadline: float | None = None,
+        lock: threading.RLock | None = None,
     ) -> None:
         self._embeddable_modalities = frozenset(s.modality for s in specs.values()) & frozenset(embeddable_modalities)
         self._fusion_timeout, self._max_windows, self._deadline = fusion_timeout, max_windows, deadline or None
-        self._lock = threading.Lock()  # guards everything below
+        self._lock = lock or threading.RLock()  # guards everything below
         self._windowers = {sensor: Windower(spec) for sensor, spec in specs.items()}
         self._clocks = SensorClocks(fusion_timeout)
         self._steps = ClockSteps()
@@ -113,6 +117,7 @@ class WindowQueue:
         self._items: deque[QueueItem] = deque()
         self._jumped_back: dict[str, int] = {}  # sensor that restarted alone → its newest stamp before (ns)
         self._batch_count = 0  # number of batches dequeued so far
+        self._in_flight: dict[int, Counter[str]] = {}  # batch → sensor → windows that were dequeued and have no result
         # ns, end of the first sample: fusion waits for all sensors until `fusion_timeout` after it.
         self._first_stamp: int | None = None
 
@@ -206,6 +211,20 @@ class WindowQueue:
                 horizon = min(horizon, max(min(waiting) - 1, newest - self._fusion_timeout))
             return self._make_batch(items, horizon)
 
+    def end_window(self, batch: int, sensor: str) -> None:
+        """A window of a dequeued batch has its result. Raises `ValueError` if the batch was abandoned."""
+        with self._lock:
+            if batch not in self._in_flight:
+                raise ValueError(f"batch {batch} was abandoned: complete batches in order")
+            self._in_flight[batch][sensor] -= 1
+
+    def abandon(self, before: int) -> Counter[str]:
+        """Expect no more results of the batches with numbers below `before`. Returns sensor → their windows that have
+        none."""
+        with self._lock:
+            ended = [number for number in self._in_flight if number < before]
+            return sum((self._in_flight.pop(number) for number in ended), Counter[str]())
+
     # --- state
 
     def depth(self, sensor: str | None = None) -> int:
@@ -230,6 +249,8 @@ class WindowQueue:
     def windowing_states(self) -> dict[str, WindowingState]:
         """The state of each sensor's windowing, as a copy."""
         with self._lock:
+            waiting = Counter(item.window.sensor for item in self._items if item)
+            in_flight = sum(self._in_flight.values(), Counter[str]())
             return {
                 name: WindowingState(
                     w.counts.copy(),
@@ -239,6 +260,8 @@ class WindowQueue:
                     self._clocks.behind_others(name),
                     self._clocks.differs(name),
                     w.open_samples,
+                    waiting[name],
+                    in_flight[name],
                 )
                 for name, w in self._windowers.items()
             }
@@ -302,6 +325,7 @@ class WindowQueue:
 
     def _make_batch(self, items: Sequence[QueueItem], horizon: int | None) -> WindowBatch:
         self._batch_count += 1
+        self._in_flight[self._batch_count - 1] = Counter(item.window.sensor for item in items if item)
         return WindowBatch(self._batch_count - 1, items, horizon, self._embeddable_modalities)
 
     def _enqueue(self, windows: Iterable[Window]) -> None:

@@ -24,15 +24,18 @@ MAX_BURST = 1000  # readings with one stamp
 MAX_BURST_STRETCH = 2.5  # a step between readings of a burst is at most so many times that of the burst before
 MAX_BUFFER_BYTES = 256 * 2**20  # bytes of samples that one sensor may hold
 SAMPLE_OVERHEAD_BYTES = 350  # of a sample beside its data, on CPython
+UNUSED, USED, LATE = range(3)  # of a held sample: whether a window used it; LATE: none, and it came after its tick
 
 
 class Windower:
-    """Cuts the samples of one sensor into windows. Irregular cases, by their names in `counts`:
+    """Cuts the samples of one sensor into windows. Each sample is used by a window (`used`), or counted by one cause of
+    `SAMPLE_ENDS`, or open (`open_samples`). Irregular cases, by their names in `counts`:
 
     - `duplicate`: a sample with a stamp that is already held. It is dropped.
     - `burst`: a reading with the stamp of the newest one and other values: a driver that empties a FIFO gives all its
       readings one stamp. They are spread evenly from this stamp to the next.
-    - `late`: a sample with a stamp before the newest closed tick. It is used for the windows that are still open.
+    - `late`: a sample with a stamp before the newest closed tick. It is used for the windows that are still open;
+      `too_late` are those that no window used.
     - `clock`: samples that `reject` dropped, because the clock of the sensor is not that of the others.
     - `unstamped` (stamp ≤ 0, but not 0 if the next stamp follows it, as in a simulation), `invalid` (NaN, infinite,
       empty, or with claims out of bounds: `WindowSpec.accepts`): samples that are dropped. This lowers the coverage.
@@ -41,13 +44,14 @@ class Windower:
       more than `MIN_BACKWARD_JUMP` (or the lateness, if larger). It is held until `JUMP_CONFIRMATIONS` consecutive
       samples agree. Then the complete windows are closed, and windowing starts again with these samples (`restarts`).
       Samples that are not confirmed are dropped (`outlier`).
-    - `superseded`: images before the newest one of their tick, if a window has one image. No window uses them.
+    - `superseded`: images in whose place windows use others: before the newest one of their tick, if a window has one
+      image. No window uses them.
     - `between`: samples after the end of a window and before the start of the next, if windows are shorter than the
       hop. No window uses them.
     - `incomplete`: samples after the newest closed tick when stamps jump. No window uses them. `open_samples` counts
       those of the newest samples.
     - `overflow`: above `MAX_BUFFER_BYTES` bytes, `WindowSpec.max_readings` or `WindowSpec.max_duration`, the oldest
-      samples are dropped.
+      samples are dropped. They count as dropped, not as used, also if a window used them: later windows lack them.
     - `coverage`: windows below `min_coverage`. They are not returned.
     """
 
@@ -64,6 +68,7 @@ class Windower:
     def _reset(self) -> None:
         self._samples: list[Sample] = []
         self._stamps: list[int] = []
+        self._states = bytearray()  # of the samples: `UNUSED`, `USED` or `LATE`
         self._bytes = 0
         self._duration = 0  # ns, the sum of the durations of the held sounds, also of those that overlap
         self._series: ReadingSeries | None = None  # of the newest window, if no older sample arrived since
@@ -101,16 +106,18 @@ class Windower:
         sensors (`clock`)."""
         self.counts["samples"] += 1
         self.counts["clock"] += 1 + len(self._samples) + len(self._unconfirmed) + len(self._burst)
+        self.counts["clock"] += self._zero is not None
+        self.counts["used"] -= self._states.count(USED)
         self._unconfirmed.clear()
         self.first_stamp = None
         self._reset()
 
     @property
     def open_samples(self) -> int:
-        """How many held samples no window has used yet, with those of a clock jump that is being confirmed."""
-        closed = self.closed_through
-        unused = len(self._stamps) if closed is None else len(self._stamps) - bisect_left(self._stamps, closed)
-        return unused + len(self._unconfirmed)
+        """How many held samples no window has used yet, with those of a clock jump that is being confirmed, of a burst,
+        and with a stamp of 0 that may be one."""
+        unused = len(self._states) - self._states.count(USED)
+        return unused + len(self._unconfirmed) + len(self._burst) + (self._zero is not None)
 
     @property
     def is_confirming_jump_back(self) -> bool:
@@ -138,7 +145,9 @@ class Windower:
         zero, self._zero = self._zero, None  # it may be the first stamp after the jump
         windows = self.flush()
         kept, self._unconfirmed = self._unconfirmed, []
-        self.counts["incomplete"] += self.open_samples
+        closed = 0 if self.closed_through is None else bisect_left(self._stamps, self.closed_through)
+        self._count_unused(0, closed)
+        self._count_unused(closed, len(self._samples), "incomplete")
         self.counts["restarts"] += self.newest_stamp is not None
         self._reset()
         self._zero = zero
@@ -212,6 +221,7 @@ class Windower:
         if self.closed_through is not None and sample.stamp < self.closed_through:
             self.counts["late"] += 1
             if sample.end <= self.closed_through + self.spec.hop - self.spec.length:
+                self.counts["too_late"] += 1
                 return []  # it ends before the first open window
         self._insert(sample)
         self.first_stamp = sample.stamp if self.first_stamp is None else min(self.first_stamp, sample.stamp)
@@ -230,13 +240,15 @@ class Windower:
                 self.counts["superseded"] += 1
                 return
             if at > 0 and self._stamps[at - 1] // self.spec.hop == cell:
-                self.counts["superseded"] += 1
                 at -= 1
+                self._count_unused(at, at + 1, "superseded")
                 self._remove(at, at + 1)
         if self._series is not None and sample.stamp < self._series.stamps[-1]:
             self._series = None
         self._stamps.insert(at, sample.stamp)
         self._samples.insert(at, sample)
+        is_late = self.closed_through is not None and sample.stamp < self.closed_through
+        self._states.insert(at, LATE if is_late else UNUSED)
         self._bytes += sample_bytes(sample)
         self._duration += sample.end - sample.stamp
         while (
@@ -245,12 +257,33 @@ class Windower:
             or self._duration > self.spec.max_duration
         ):
             self.counts["overflow"] += 1
+            self.counts["used"] -= self._states[0] == USED
             self._remove(0, 1)
 
     def _remove(self, first: int, last: int) -> None:
         self._bytes -= sum(sample_bytes(s) for s in self._samples[first:last])
         self._duration -= sum(s.end - s.stamp for s in self._samples[first:last])
-        del self._samples[first:last], self._stamps[first:last]
+        del self._samples[first:last], self._stamps[first:last], self._states[first:last]
+
+    def _mark_used(self, first: int, last: int) -> None:
+        """Count the held samples from `first` to before `last` as used by a window."""
+        self.counts["used"] += last - first - self._states.count(USED, first, last)
+        self._states[first:last] = bytes([USED]) * (last - first)
+
+    def _count_unused(self, first: int, last: int, cause: str = "") -> None:
+        """Count those of the held samples from `first` to before `last` that no window used: they will be removed.
+        `cause`: empty for that of each sample."""
+        if self._states.count(USED, first, last) == last - first:
+            return
+        for at in range(first, last):
+            if self._states[at] != USED:
+                self.counts[cause or self._cause_without_window(at)] += 1
+
+    def _cause_without_window(self, at: int) -> str:
+        """Why no window used a sample from before the newest closed tick."""
+        if self._is_between(self._samples[at]):
+            return "between"
+        return "superseded" if self.spec.frames and self._states[at] != LATE else "too_late"
 
     def _close(self, watermark: int) -> list[Window]:
         """Close the ticks up to `watermark` (ns), and skip those whose windows have no sample."""
@@ -287,9 +320,9 @@ class Windower:
         """Drop the samples that end at or before `start`."""
         count = 0
         while count < len(self._samples) and self._ends_before(self._samples[count], start):
-            self.counts["between"] += self._is_between(self._samples[count])
             count += 1
         if count:
+            self._count_unused(0, count)
             self._remove(0, count)
 
     def _is_between(self, sample: Sample) -> bool:
@@ -310,13 +343,17 @@ class Windower:
             chosen = self._samples[bisect_left(self._stamps, start) : last]
         if not chosen:
             return None
-        if self.spec.frames:
-            chosen, coverage = choose_frames(chosen, start, tick, self.spec.frames)
-        elif isinstance(chosen[0].data, Sound):
-            coverage = audio_coverage(chosen, start, tick)
-        else:
+        if not (self.spec.frames or isinstance(chosen[0].data, Sound)):
+            self._mark_used(last - len(chosen), last)
             self._series = ReadingSeries.of(chosen, self._series)
             return Window.of_readings(self.spec, start, tick, chosen, self._series)
+        if self.spec.frames:
+            chosen, coverage = choose_frames(chosen, start, tick, self.spec.frames)
+        else:
+            coverage = audio_coverage(chosen, start, tick)
+        for sample in chosen:
+            at = bisect_left(self._stamps, sample.stamp)
+            self._mark_used(at, at + 1)
         return Window(self.spec.modality, start, tick, coverage, tuple(chosen), sensor=self.spec.sensor)
 
 

@@ -1,0 +1,1 @@
+"""Whether all that was received is accounted for: the identity of the counters of a sensor."""

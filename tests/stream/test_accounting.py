@@ -1,0 +1,140 @@
+"""The accounting identity: every sample, window and embedding is used, or counted by its cause, or still waits."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from helpers.pipelines import HOP, MS, START, image, motion, sound
+from helpers.toy_space import ToySpace
+from sensebind.fusion.core.samples import AUDIO, IMU, SECOND, VISION, Frame, Reading, Sample, Sound
+from sensebind.fusion.core.windows import WindowSpec
+from sensebind.fusion.inference.engine import Engine, Failure
+from sensebind.fusion.stream.accounting.identity import Account, accounts, sensor_counts, unaccounted
+from sensebind.fusion.stream.drivers import finish
+from sensebind.fusion.stream.pipeline import Pipeline
+from sensebind.fusion.stream.window_queue import WindowBatch
+
+GAS = "gas"  # of which the space has no encoder
+SPECS = {
+    VISION: WindowSpec(VISION, 2 * HOP, HOP, lateness=200 * MS, frames=1),
+    "rear": WindowSpec(VISION, SECOND, HOP, lateness=200 * MS, frames=3, sensor="rear"),
+    AUDIO: WindowSpec(AUDIO, HOP // 2, HOP, lateness=200 * MS, max_gap=3 * SECOND),
+    IMU: WindowSpec(IMU, 2 * SECOND, HOP, lateness=200 * MS, max_gap=3 * SECOND, max_rate=30),
+    GAS: WindowSpec(GAS, SECOND, HOP, max_gap=3 * SECOND),
+}
+
+
+class FailingEngine(Engine):
+    """An engine whose results are failures while `fails`."""
+
+    fails = False
+
+    def embed(self, windows):  # type: ignore[no-untyped-def]
+        if not self.fails:
+            return super().embed(windows)
+        return [Failure(window.modality, "failure", "no device", window.sensor) for window in windows]
+
+
+def make_pipeline(queue_size: int | None = 3, deadline: float | None = None) -> Pipeline:
+    return Pipeline(SPECS, FailingEngine(ToySpace()), queue_size=queue_size, deadline=deadline)
+
+
+def lines_of(pipeline: Pipeline) -> dict[str, list[Account]]:
+    return {sensor: accounts(sensor_counts(own)) for sensor, own in pipeline.statistics().items()}
+
+
+def assert_accounted(pipeline: Pipeline, *, at_end: bool = False) -> None:
+    for sensor, lines in lines_of(pipeline).items():
+        assert not unaccounted(lines), sensor
+        assert all(min(line.total, line.waiting, *line.used.values(), *line.dropped.values()) >= 0 for line in lines)
+        if at_end:
+            assert not any(line.waiting for line in lines[1:]), (sensor, lines)
+
+
+def made_sample(sensor: str, stamp: int, kind: str, seed: int) -> Sample:
+    """A sample of a sensor; `kind`: sound, empty, nan, long (of a sound, longer than the largest gap)."""
+    data: Frame | Sound | Reading
+    if sensor in (VISION, "rear"):
+        data = image(1, seed).data if kind != "empty" else Frame(np.empty(0, np.uint8), "rgb8", 0, 0, 0)
+    elif sensor == AUDIO:
+        noise = sound(1, seed).data.data  # type: ignore[union-attr]
+        data = Sound(noise[:0] if kind == "empty" else noise, 100 if kind == "long" else 8000)
+    else:
+        values = motion(1, seed).data.values.copy()  # type: ignore[union-attr]
+        data = Reading(values[:0] if kind == "empty" else values)
+        if kind == "nan":
+            values[0] = np.nan
+    modality = VISION if sensor == "rear" else sensor
+    return Sample(modality, stamp, data, sensor, sensor)
+
+
+STEPS = st.one_of(
+    st.sampled_from([0, 0, 1 * MS, 20 * MS, 66 * MS, 100 * MS, 300 * MS, HOP]),  # to the next sample
+    st.sampled_from([-50 * MS, -400 * MS, -900 * MS, -2 * SECOND, -9 * SECOND, 2 * SECOND, 4 * SECOND, 60 * SECOND]),
+)
+SAMPLES = st.tuples(
+    st.sampled_from(list(SPECS)),
+    st.one_of(STEPS, st.sampled_from(["zero", "negative"])),
+    st.sampled_from(["sound"] * 6 + ["empty", "nan", "long"]),
+    st.integers(1, 12),  # how many, 20 ms apart
+)
+ACTIONS = st.sampled_from(
+    ["process", "process", "quota", "submit", "complete", "skip", "flush", "restart", "fail", "mend", "interrupt"]
+)
+
+
+def perform(action: str, pipeline: Pipeline, submitted: list[WindowBatch]) -> Iterator[object]:
+    """Drive the pipeline by one action. Yields after each step."""
+    engine = pipeline.engine
+    assert isinstance(engine, FailingEngine)
+    if action in ("flush", "restart"):
+        pipeline.flush() if action == "flush" else pipeline.restart()
+    elif action in ("fail", "mend"):
+        engine.fails = action == "fail"
+    elif action == "submit":
+        submitted.append(pipeline.dequeue())
+    elif action == "skip":
+        del submitted[:1]
+    elif action == "complete":
+        for batch in submitted:
+            yield from pipeline.complete(batch, engine.embed(batch.windows))
+        submitted.clear()
+    else:  # a batch overtakes none that is submitted
+        yield from perform("complete", pipeline, submitted)
+        batch = pipeline.dequeue(dict.fromkeys((VISION, IMU, AUDIO, GAS), 1) if action == "quota" else None)
+        outputs = pipeline.complete(batch, engine.embed(batch.windows))
+        if action != "interrupt":
+            yield from outputs
+            return
+        next(outputs, None)
+        outputs.close()
+    yield None
+
+
+@settings(max_examples=120, deadline=None)
+@given(st.lists(st.one_of(SAMPLES, SAMPLES, SAMPLES, ACTIONS), max_size=60), st.booleans())
+def test_the_identity_holds_at_each_moment_and_at_the_end(script: list[str | tuple], with_deadline: bool) -> None:  # type: ignore[type-arg]
+    pipeline = make_pipeline(deadline=1e-9 if with_deadline else None)
+    now, seed, submitted = dict.fromkeys(SPECS, START), 0, list[WindowBatch]()
+    for entry in script:
+        if isinstance(entry, str):
+            for _ in perform(entry, pipeline, submitted):
+                assert_accounted(pipeline)
+            continue
+        sensor, step, kind, count = entry
+        for number in range(count):
+            if isinstance(step, str):
+                stamp = 0 if step == "zero" else -SECOND
+            else:
+                now[sensor] += step if not number else 20 * MS * bool(step)
+                stamp = now[sensor]
+            pipeline.accept(made_sample(sensor, stamp, kind, seed := seed + 1))
+            assert_accounted(pipeline)
+    for _ in perform("process", pipeline, submitted):
+        assert_accounted(pipeline)
+    finish(pipeline)
+    assert_accounted(pipeline, at_end=True)
