@@ -33,23 +33,23 @@ class Case:
 
 QUICK = (
     Case("stop", AUDIO, STALE, "no messages arrive on /audio"),
-    Case("unstamped", IMU, WARN, "set imu.stamps: received", (("unstamped", 250),)),
+    Case("unstamped", IMU, WARN, "set imu.stamps: received", (("unstamped", 200),)),
 )
 SLOW = (
     Case("stop", VISION, STALE, "no messages arrive on /camera/image"),
     Case("stop", IMU, STALE, "no messages arrive on /imu"),
     Case("pause", VISION, STALE, "no messages", (("arrived", 25), ("unfused", 1)), unharmed=True),
-    Case("pause", IMU, STALE, "no messages", (("arrived", 280), ("unfused", 1)), unharmed=True),
+    Case("pause", IMU, STALE, "no messages", (("arrived", 200), ("unfused", 1)), unharmed=True),
     Case("out_of_order", IMU, WARN, "late", (("late", 10),), unharmed=True),
-    Case("duplicates", VISION, counters=(("duplicate", 25),), unharmed=True),
-    Case("duplicates", AUDIO, counters=(("duplicate", 25),), unharmed=True),
-    Case("duplicates", IMU, counters=(("duplicate", 280),), unharmed=True),
+    Case("duplicates", VISION, counters=(("duplicate", 20),), unharmed=True),
+    Case("duplicates", AUDIO, counters=(("duplicate", 20),), unharmed=True),
+    Case("duplicates", IMU, counters=(("duplicate", 200),), unharmed=True),
     Case("loss", VISION, unharmed=True),
     Case("loss", IMU, unharmed=True),
-    Case("unstamped", VISION, WARN, "set vision.stamps: received", (("unstamped", 25),)),
-    Case("unstamped", AUDIO, WARN, "set audio.stamps: received", (("unstamped", 25),)),
-    Case("stuck", VISION, WARN, "have the stamp of another", (("duplicate", 25),)),
-    Case("stuck", IMU, WARN, "Make the driver stamp each reading", (("burst", 250),)),
+    Case("unstamped", VISION, WARN, "set vision.stamps: received", (("unstamped", 20),)),
+    Case("unstamped", AUDIO, WARN, "set audio.stamps: received", (("unstamped", 20),)),
+    Case("stuck", VISION, WARN, "have the stamp of another", (("duplicate", 20),)),
+    Case("stuck", IMU, WARN, "Make the driver stamp each reading", (("burst", 200),)),
     Case("jitter", VISION, WARN, "late", (("late", 1), ("outlier", 1))),
     Case("jitter", IMU, WARN, "set imu.stamps: received", (("restarts", 2), ("outlier", 10))),
     Case("ahead", VISION, ERROR, "ahead of those of the other sensors", (("clock", 5),)),
@@ -72,9 +72,8 @@ def problems_of(run: FaultRun, case: Case) -> list[str]:
     began = run.now()
     answer = run.cause(case.fault, case.sensor, SECONDS)
     recovery = run.recovered(answer)
-    run.account()  # includes the newest statuses
+    problems = run.account()
     until = run.now()
-    problems = []
     if recovery > RECOVERY:
         problems.append(f"the sensors were fused again after {recovery:.1f} s")
     affected = [case.sensor] if case.sensor else list(RATES)

@@ -7,13 +7,13 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from helpers.fault_runs import DETECTOR_VALUES, OK, STALE, FaultRun, Publisher
+from helpers.fault_runs import OK, STALE, FaultRun, Publisher
 from helpers.ros_services import NodeServices
 from helpers.sensor_publisher import RATES, TOPICS
 from sensebind.fusion.core.embeddings import FUSED
 
 STOPPED = "fault:embeddings:stopped"
-PAUSE = 2.5  # s; shorter than the time after which the detector reports that embeddings stopped
+PAUSE, LONG_PAUSE = 2.5, 4.0  # s; after 2.7 s the detector reports that embeddings stopped
 
 Check = Callable[[FaultRun], tuple[float, list[str]]]
 
@@ -50,9 +50,10 @@ def publisher_paused(run: FaultRun) -> tuple[float, list[str]]:
 
 def embedder_paused(run: FaultRun) -> tuple[float, list[str]]:
     began = run.now()
-    pause(run, run.nodes["embedder"], PAUSE)
+    pause(run, run.nodes["embedder"], LONG_PAUSE)
     recovery = run.recovered(run.command())
-    return recovery, fault_events(run, began)
+    run.me.wait_until(lambda: phases(run, began, STOPPED) == [0, 2], 20, f"the end of {STOPPED}")
+    return recovery, []
 
 
 def detector_paused(run: FaultRun) -> tuple[float, list[str]]:
@@ -83,7 +84,7 @@ def detector_killed(run: FaultRun) -> tuple[float, list[str]]:
     run.nodes["detector"].kill()
     run.me.spin(1.0)
     run.start("detector")
-    run.nodes["detector"].wait_for_output("events from", 60)
+    run.wait_for_output("detector", "events from")
     ended = run.now()
     problems = unharmed(run, began, ended)
     at = wait_for_status(run, "detector: events", ended, lambda s: s.level == OK and s.count("ticks") > 0)
@@ -95,7 +96,7 @@ def bridge_killed(run: FaultRun) -> tuple[float, list[str]]:
     run.nodes["bridge"].kill()
     run.me.spin(1.0)
     run.start("bridge")
-    run.nodes["bridge"].wait_for_output("publishing on", 60)
+    run.wait_for_output("bridge", "publishing on")
     ended, before = run.now(), len(run.reader.messages)
     run.me.wait_until(lambda: len(run.reader.messages) > before, 20, "messages of the new bridge")
     recovery = run.reader.newest - ended
@@ -132,14 +133,14 @@ def embedder_killed_in_embed_text(run: FaultRun) -> tuple[float, list[str]]:
 def simulated_forward(run: FaultRun) -> tuple[float, list[str]]:
     began = run.now()
     recovery = run.recovered(run.command(clock=30.0))
-    run.account()
+    run.me.spin(1.2)  # a status after it
     return recovery, [f"{s}: no restart" for s in RATES if run.counted(s, began)["restarts"] < 1]
 
 
 def simulated_back(run: FaultRun) -> tuple[float, list[str]]:
     began, line = run.now(), "the clock jumped back"
     recovery = run.recovered(run.command(clock=-100.0))
-    run.account()
+    run.me.spin(1.2)  # a status after it
     problems = [f"{s}: no restart" for s in RATES if run.counted(s, began)["restarts"] < 1]
     for name in ("embedder", "detector"):
         if line not in run.nodes[name].output:
@@ -169,8 +170,8 @@ PROCESS_FAULTS: Mapping[str, ProcessFault] = {
         publisher_paused,
     ),
     "embedder_paused": ProcessFault(
-        "the embedder does not run for 2.5 s (SIGSTOP)",
-        "the messages that waited are used; windows that are too old are dropped and counted as `expired`; no fault event",
+        "the embedder does not run for 4 s (SIGSTOP)",
+        "event `fault:embeddings:stopped`, which ends; messages that waited are used, those beyond the queue count as `lost`",
         embedder_paused,
     ),
     "embedder_killed": ProcessFault(
@@ -239,7 +240,7 @@ def restarted_embedder(run: FaultRun) -> dict[str, Any]:
     """Start the embedder again. Returns the answer of the publisher when it was ready."""
     run.forget_embedder()
     run.start("embedder")
-    run.nodes["embedder"].wait_for_output("audio: subscribed to", 60)
+    run.wait_for_output("embedder", "audio: subscribed to")
     return run.command()
 
 
@@ -268,8 +269,8 @@ def phases(run: FaultRun, since: float, label: str) -> list[int]:
 
 
 def fault_events(run: FaultRun, since: float) -> list[str]:
-    """The fault events, where none should be."""
-    found = {message.label for at, message in run.events if at > since and message.label.startswith("fault:")}
+    """The fault events that began, where none should."""
+    found = {message.label for at, message in run.events if at > since and message.label.startswith("fault:") and message.phase == 0}
     return [f"the detector reports {', '.join(sorted(found))}"] if found else []
 
 
@@ -282,5 +283,3 @@ def wait_for_status(run: FaultRun, name: str, since: float, condition: Callable[
     run.me.wait_until(lambda: bool(found()), 20, f"a status of {name}, not {run.statuses(name)[-1:]}")
     return found()[0]
 
-
-assert DETECTOR_VALUES["prompts.dog"], "the detector has one prompt"
