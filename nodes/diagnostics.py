@@ -18,6 +18,7 @@ from sensebind.fusion.core.samples import SECOND
 from sensebind.fusion.core.symptoms import SYMPTOMS
 from sensebind.fusion.core.windows import MAX_CHANNELS
 from sensebind.fusion.models import registry
+from sensebind.fusion.stream.accounting.identity import COUNTERS, sensor_counts
 from sensebind.fusion.stream.options import StreamOptions
 from sensebind.fusion.stream.pipeline import Pipeline
 from sensebind.fusion.stream.stamp_warnings import clock_text, stamp_warnings
@@ -31,10 +32,13 @@ OK, WARN, ERROR, STALE = (
     DiagnosticStatus.ERROR,
     DiagnosticStatus.STALE,
 )
-MESSAGE_COUNTERS = ("arrived", "undecodable", "lost", "earlier")  # of `SensorSubscriptions.message_counts`
-SHOWN_COUNTERS = ("windows", "embedded", "unfused", "unchecked", "burst", "gaps", "restarts")
+SHOWN_COUNTERS = (
+    *("arrived", "undecodable", "lost", "earlier", "windows", "embedded", "unfused", "unchecked", "burst", "gaps"),
+    "restarts",
+)
 WARNING_COUNTERS = (
-    *("unstamped", "invalid", "late", "outlier", "overflow", "overload", "expired", "coverage", "unfused", "burst"),
+    *("unstamped", "invalid", "late", "outlier", "overflow", "overload", "expired", "abandoned", "coverage", "unfused"),
+    "burst",
     *SYMPTOMS,
 )
 MIN_RESTARTS = 2  # in a second: the clock of a looped bag is set back once
@@ -117,7 +121,7 @@ class Diagnostics:
         problem: str,
         step: str,
     ) -> DiagnosticStatus:
-        counts = dict(statistics.counts) | sensors.message_counts(sensor)
+        counts = sensor_counts(statistics, sensors.message_counts(sensor))
         before = self._previous_counts.get(sensor, {})
         new = {name: count - before.get(name, 0) for name, count in counts.items()}
         self._previous_counts[sensor] = counts
@@ -137,13 +141,11 @@ class Diagnostics:
             "coverage_mean": round(statistics.coverage_mean(), 3),
             "latency_p50_ms": latency["p50"],
             "latency_p99_ms": latency["p99"],
-            "queue_depth": self._pipeline.waiting(sensor),
+            "queue_depth": counts["queue_depth"],
             "space": self._space,
             "device": self._device,
         }
-        for name in MESSAGE_COUNTERS + SHOWN_COUNTERS:
-            values[name] = counts.get(name, 0)
-        for name in (*SAMPLE_DROPS, *WINDOW_DROPS, *SYMPTOMS):
+        for name in (*SHOWN_COUNTERS, *SAMPLE_DROPS, *WINDOW_DROPS, *SYMPTOMS, *COUNTERS):
             values[name] = counts.get(name, 0)
         return diagnostic_status(self._node, sensor, level, message, values, hardware=sensor)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Mapping
+from types import MappingProxyType
 from typing import Any
 
 from rclpy.node import Node
@@ -15,6 +16,7 @@ from sensebind.fusion.core.samples import IMAGE_MODALITIES, Calibration, Sample
 from sensebind.fusion.io.messages import IMU_TYPE
 from sensebind.fusion.io.sensor_messages.sample_decoder import SampleDecoder, data_topic, select_message_type
 from sensebind.fusion.io.sensor_options import RAW_TRANSPORT, SensorOptions
+from sensebind.fusion.stream.accounting.identity import MESSAGE_COUNTERS
 from sensebind.nodes.door import error_text
 from sensebind.nodes.support.message_types import message_type
 from sensebind.nodes.support.qos import LATCHED_QOS, SENSOR_DATA_QOS, sensor_data_qos
@@ -59,6 +61,7 @@ class SensorSubscriptions:
     `on_sample` is called with every sample; `on_calibration` with each sensor's calibration, during construction from
     the parameters and later whenever CameraInfo changes it; `on_error(sensor, message)` with each error of a topic.
     After construction, all these calls run in the thread of the node's executor; any thread may read `topics`.
+    `past`: sensor → `message_counts` of closed subscriptions of the node, which those of this object continue.
     """
 
     def __init__(
@@ -68,16 +71,16 @@ class SensorSubscriptions:
         on_sample: Callable[[Sample], None],
         on_calibration: Callable[[str, Calibration], None],
         on_error: Callable[[str, str], None],
+        past: Mapping[str, Mapping[str, int]] = MappingProxyType({}),
     ) -> None:
         self._node = node
         self._on_sample, self._on_calibration, self._on_error = on_sample, on_calibration, on_error
         sensors = sensors_of(values, values["modalities"])
         self._options = {name: sensor_options(values, modality, name) for name, modality in sensors.items()}
         self._subscriptions: list[Subscription[Any]] = []
+        self._past, self._is_closed = past, False
         self._lost: Counter[str] = Counter()
         self._missed_before_start: Counter[str] = Counter()
-        self._arrived: Counter[str] = Counter()
-        self._undecodable: Counter[str] = Counter()
         self._decoders: dict[str, SampleDecoder] = {}  # sensor → the decoder of its messages, once their type is known
         self._topics: Mapping[str, str] = {}  # replaced, never modified, so any thread can read it
         for sensor, options in self._options.items():
@@ -94,18 +97,21 @@ class SensorSubscriptions:
         return list(self._decoders[sensor].warnings) if sensor in self._decoders else []
 
     def message_counts(self, sensor: str) -> dict[str, int]:
-        """A sensor's messages: `arrived`; `undecodable`, those of them that became no sample because of an error;
-        `lost` since the first that arrived; `earlier`: published before it.
+        """A sensor's messages by the names in `MESSAGE_COUNTERS`: those of `SampleDecoder.message_counts`; `lost` since
+        the first that arrived; `earlier`: published before it, or while the node was inactive; `unfinished`: those that
+        still waited for others when the subscriptions were closed.
         If the middleware does not number messages, `lost` is the middleware's count and `earlier` is 0."""
-        return {
-            "arrived": self._arrived[sensor],
-            "undecodable": self._undecodable[sensor],
-            "lost": self._lost[sensor],
-            "earlier": self._missed_before_start[sensor],
-        }
+        decoder = self._decoders.get(sensor)
+        now = decoder.message_counts() if decoder is not None else {}
+        if self._is_closed:
+            now["unfinished"] = now.pop("messages_waiting", 0)
+        now |= {"lost": self._lost[sensor], "earlier": self._missed_before_start[sensor]}
+        past = self._past.get(sensor, {})
+        return {name: past.get(name, 0) + now.get(name, 0) for name in MESSAGE_COUNTERS}
 
     def close(self) -> None:
-        """Destroy the subscriptions."""
+        """Destroy the subscriptions. Messages that arrive later are not used."""
+        self._is_closed = True
         for subscription in self._subscriptions:
             self._node.destroy_subscription(subscription)
         self._subscriptions.clear()
@@ -137,15 +143,15 @@ class SensorSubscriptions:
             return
 
         def on_message(message: Any) -> None:
-            self._arrived[sensor] += 1
             try:
                 for sample in decoder.decode(message, self._node.get_clock().now().nanoseconds):
                     self._on_sample(sample)
             except Exception as error:
-                self._undecodable[sensor] += 1
                 refuse(error)
 
         def on_info(message: Any) -> None:
+            if self._is_closed:
+                return
             try:
                 if decoder.apply_side_message(message, self._node.get_clock().now().nanoseconds):
                     self._on_calibration(sensor, decoder.calibration)
@@ -173,10 +179,15 @@ class SensorSubscriptions:
 
         def on_message(message: Any, info: Any) -> None:
             nonlocal numbered
+            if self._is_closed:
+                return  # it arrived before
             number = info.get("publication_sequence_number")
             if number is not None and 0 < number < MAX_SEQUENCE_NUMBER:
                 numbered = True
                 earlier, since = sequence.count_missing(number)
+                if earlier:  # those that arrived before the node was inactive are among them
+                    known = self.message_counts(sensor)
+                    earlier = max(0, earlier - known["arrived"] - known["lost"] - known["earlier"])
                 self._missed_before_start[sensor] += earlier
                 self._lost[sensor] += since
             callback(message)

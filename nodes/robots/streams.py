@@ -50,6 +50,7 @@ class RobotStreams:
         self.pipeline = pipeline = build.make_pipeline(values, engine.space, engine=engine, live=True)
         self._node, self._values = node, values
         self._subscriptions: SensorSubscriptions | None = None
+        self._past_messages: dict[str, dict[str, int]] = {}  # sensor → message counters when the node was active before
         self._scheduler: Scheduler | None = None
         self._last_arrival: dict[str, float] = {}
         self._last_published = -math.inf  # `time.monotonic()` of the last embedding; set by the scheduler's thread
@@ -82,7 +83,7 @@ class RobotStreams:
         self.pipeline.restart()
         self._last_arrival.clear()
         self._subscriptions = SensorSubscriptions(
-            node, self._values, self._on_sample, self.pipeline.set_calibration, self._report_error
+            node, self._values, self._on_sample, self.pipeline.set_calibration, self._report_error, self._past_messages
         )
         sensors = sensors_of(self._values)
         self._topic_checks = TopicChecks(node, [sensor_options(self._values, m, s) for s, m in sensors.items()])
@@ -108,6 +109,9 @@ class RobotStreams:
             self._node.destroy_timer(timer)
         self._jump_handle.unregister()
         self._subscriptions.close()
+        self._past_messages = {
+            sensor: self._subscriptions.message_counts(sensor) for sensor in sensors_of(self._values)
+        }
         self._scheduler.remove(self.pipeline)
         self._scheduler = self._subscriptions = None
         is_recent = time.monotonic() - self._last_published < ACKNOWLEDGEMENT_TIMEOUT
@@ -171,6 +175,8 @@ class RobotStreams:
         if self._subscriptions is None:
             return  # deactivated since this timer fired
         sensors, checks = self._subscriptions, self._topic_checks
-        checks.check({name: sensors.message_counts(name)["arrived"] for name in sensors_of(self._values)})
+        past = self._past_messages
+        arrived = {name: sensors.message_counts(name)["arrived"] for name in sensors_of(self._values)}
+        checks.check({name: count - past.get(name, {}).get("arrived", 0) for name, count in arrived.items()})
         statuses = self._diagnostics.statuses(sensors, problems=checks.problems)
         self._diagnostics_publisher.publish(diagnostic_array(self._node, *statuses))

@@ -2,26 +2,33 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from sensebind.fusion.io.recordings import ForeignTopic, Loss, Recording, Topic
+from sensebind.fusion.stream.accounting.identity import Account, accounts, final_counts, sensor_counts
 from sensebind.fusion.stream.pipeline import Pipeline
 from sensebind.fusion.stream.statistics import SAMPLE_DROPS
 from sensebind.replay.reader import SampleReader
 
 UNDECODABLE = "undecodable"  # messages that are no samples of their modality
-NO_ENCODER = "no_encoder"  # windows of a modality that the space has no encoder for
 UNFUSED = "unfused"  # windows that were embedded, but too late for the fused vector of their tick
-FAULTY_WINDOWS = ("encoding", "failure", NO_ENCODER, UNFUSED)  # of the causes for windows: those of wrong data
+FAULTY_WINDOWS = (
+    "encoding",
+    "failure",
+    "no_encoder",
+    "abandoned",
+    UNFUSED,
+)  # of the causes for windows: those of wrong data
 MAX_NAMED_TOPICS = 5  # topics that a line of text names
 
 
 @dataclass(frozen=True, slots=True)
 class SensorLosses:
     """What was not used of one sensor: cause → count. `messages`: those read from its topic, of which those of
-    `messages_lost` became no samples; `samples` and `windows` likewise. `gaps`: ticks without a sample."""
+    `messages_lost` became no samples; `samples` and `windows` likewise. `gaps`: ticks without a sample.
+    `accounts`: the lines of the accounting identity."""
 
     messages: int
     messages_lost: Mapping[str, int]
@@ -30,6 +37,7 @@ class SensorLosses:
     windows: int
     windows_lost: Mapping[str, int]
     gaps: int
+    accounts: Sequence[Account] = ()
 
     def text(self) -> str:
         """The counts in words: `2 of 50 windows (coverage 2), 3 of 500 samples (late 3)`; empty if all was used."""
@@ -59,6 +67,7 @@ class SensorLosses:
             "samples_lost": dict(self.samples_lost),
             "windows_lost": dict(self.windows_lost),
             "gaps": self.gaps,
+            "accounts": {account.name: account.as_json() for account in self.accounts},
         }
 
 
@@ -130,8 +139,6 @@ def losses_of(recording: Recording, reader: SampleReader, pipeline: Pipeline) ->
         windows = statistics.dropped()
         if unfused := counts["unfused"]:
             windows[UNFUSED] = unfused
-        if missing := counts["windows"] - counts["embedded"] - sum(statistics.dropped().values()):
-            windows[NO_ENCODER] = missing
         undecodable = reader.undecodable_counts[sensor]
         sensors[sensor] = SensorLosses(
             messages=reader.message_counts[sensor],
@@ -141,6 +148,7 @@ def losses_of(recording: Recording, reader: SampleReader, pipeline: Pipeline) ->
             windows=counts["windows"],
             windows_lost=windows,
             gaps=counts["gaps"],
+            accounts=accounts(final_counts(sensor_counts(statistics, reader.accounted_messages(sensor)))),
         )
     unused = tuple(topic for topic in recording.topics if topic.name not in reader.read_topics)
     return Losses(tuple(recording.losses), tuple(recording.notes), tuple(recording.foreign_topics), unused, sensors)

@@ -132,6 +132,12 @@ class SampleReader:
         """Sensor → calibration, from the parameters and from the messages that `samples` has read so far."""
         return {sensor: self.calibration(sensor) for sensor in self._options}
 
+    def accounted_messages(self, sensor: str) -> dict[str, int]:
+        """What became of the messages that `samples` has read: `SampleDecoder.message_counts`."""
+        if sensor in self._decoders:
+            return self._decoders[sensor].message_counts()
+        return {"arrived": self.message_counts[sensor], "decoded": 0, "undecodable": self.undecodable_counts[sensor]}
+
     def calibration(self, sensor: str) -> Calibration:
         """The calibration of one sensor. Raises `KeyError` if the recording lacks it."""
         return (self._decoders.get(sensor) or self._options[sensor]).calibration
@@ -182,12 +188,14 @@ class SampleReader:
                 self.message_counts[decoder.sensor] += 1
                 try:
                     if type_name != decoder.type_name:
+                        decoder.count_undecodable()
                         raise EncodingError(
                             f"a message has type '{type_name}', but its topic has '{decoder.type_name}'"
                         )
                     for sample in decoder.decode(message, received):
                         if topic in self._topics_before_clock and received - sample.stamp > MAX_LATENCY:
                             self.undecodable_counts[decoder.sensor] += 1
+                            decoder.count_undecodable(samples=1)
                             yield Failure(decoder.modality, "encoding", CLOCK_NOT_SET, decoder.sensor)
                         else:
                             yield sample

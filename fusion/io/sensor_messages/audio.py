@@ -91,7 +91,8 @@ class AudioMessageDecoder:
             )
         self.format = self._given = audio_format
         self.info_topics, self._use_stamps = info_topics, use_stamps
-        self.unused: Counter[str] = Counter()  # reason → messages that ended without use; set by `finish`
+        self.unused: Counter[str] = Counter()  # reason → messages that ended without use, besides those that raised
+        self.joined = 0  # messages of compressed sound without a sample: their sound is in that of a later one
         self._needs_format = type_name in TYPES_NEEDING_AUDIO_INFO
         self._adapter = AUDIO_ADAPTERS[type_name]
         self._channels = ChannelSelector(audio_format.channel)
@@ -103,6 +104,11 @@ class AudioMessageDecoder:
         self._is_first, self._has_info = True, False
         self._info_error = ""  # why the newest AudioInfo cannot be used; empty: no error
         self._waiting: deque[tuple[Any, int]] = deque()  # messages without a format, and their times of arrival
+
+    @property
+    def waiting(self) -> int:
+        """How many messages wait for AudioInfo."""
+        return len(self._waiting)
 
     @property
     def warnings(self) -> list[str]:
@@ -137,10 +143,11 @@ class AudioMessageDecoder:
                 raise EncodingError(self._info_error)
             self._wait(message, received_ns)
             return []
-        waited, self._waiting = self._waiting, deque()
-        found = [sample for early in waited if (sample := self._decode_early(*early)) is not None]
+        if self._waiting:  # an error of one must not cost the sound of the others
+            waited, self._waiting = [*self._waiting, (message, received_ns)], deque()
+            return [sample for early in waited if (sample := self._decode_early(*early)) is not None]
         sample = self._decode_one(message, received_ns)
-        return found if sample is None else [*found, sample]
+        return [] if sample is None else [sample]
 
     def finish(self) -> list[Sample]:
         """End a recording. Messages that still wait for AudioInfo are counted in `unused`."""
@@ -227,6 +234,7 @@ class AudioMessageDecoder:
         if self._needs_format:
             stamp, decoded = _stamp_of(message), self._decode_bytes(_bytes_of(message))
             if decoded is None:
+                self.joined += 1
                 return None
             sound = decoded
         else:

@@ -65,6 +65,7 @@ class ImuDecoder:
         self._scale = None if scales == (1.0, 1.0) else np.repeat(scales, 3)
         self._check = UnitCheck(options)
         self.unused: Counter[str] = Counter()  # reason → readings that ended without use, besides those that raised
+        self.accelerations = 0  # messages that were an acceleration for the readings of the other topic
         # Two topics:
         self._stamps: list[int] = []  # ns, ascending, of the accelerations
         self._accelerations: list[npt.NDArray[np.float64]] = []  # (3,) each
@@ -77,6 +78,11 @@ class ImuDecoder:
     def warnings(self) -> list[str]:
         """What is wrong with the readings so far."""
         return self._check.warnings
+
+    @property
+    def waiting(self) -> int:
+        """How many readings wait for others."""
+        return len(self._pending) + len(self._held)
 
     def decode(self, message: Any, received_ns: int) -> list[Sample]:
         """Convert a message of the sensor's topic to the readings that are complete now. Raises `EncodingError`."""
@@ -188,6 +194,7 @@ class ImuDecoder:
         if not np.isfinite(_values(sample)[3:]).all():
             raise EncodingError(self._lacking(["angular velocity"], "has a covariance of -1, or NaN: it lacks"))
         if self._pending and sample.stamp < self._pending[-1].stamp - SECOND:  # the clock jumped back
+            self.unused[self._missing_acceleration()] += len(self._pending)
             self._pending.clear()
         self._pending.append(sample)
         if sample.stamp - self._pending[0].stamp > ACCELERATION_WAIT:
@@ -202,6 +209,7 @@ class ImuDecoder:
                 f"a message of '{self._topic if self._is_acceleration else self.other_topic}' has no acceleration: set "
                 f"{self._options.sensor}.acceleration_topic to the topic of the acceleration"
             )
+        self.accelerations += 1
         if self._stamps and sample.stamp < self._stamps[-1] - SECOND:  # the clock jumped back
             self._stamps.clear()
             self._accelerations.clear()

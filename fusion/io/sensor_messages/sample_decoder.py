@@ -103,6 +103,7 @@ class SampleDecoder:
         self._video, self._value_check = VideoStream(options.max_pixels), ImageValueCheck(options)
         self._audio_decoder: audio.AudioMessageDecoder | None = None
         self._imu_decoder: ImuDecoder | None = None
+        self._counts: Counter[str] = Counter()
         self._convert = self._make_converter()
 
     @property
@@ -115,6 +116,29 @@ class SampleDecoder:
         """Reason → messages without a sample, besides those for which `decode` raised an error."""
         stateful = self._audio_decoder or self._imu_decoder
         return Counter() if stateful is None else stateful.unused
+
+    def message_counts(self) -> dict[str, int]:
+        """What became of the messages so far, for `stream.accounting.identity`: those of the sensor's topic (`arrived`)
+        and of its side topics (`side`); samples made from them (`decoded`); messages that describe the sensor, or are
+        the accelerations of an IMU on two topics (`applied`); those whose sound is in the sample of a later one
+        (`joined`); errors (`undecodable`, `side_undecodable`); and those that wait for others (`messages_waiting`)."""
+        stateful, counts = self._audio_decoder or self._imu_decoder, self._counts
+        return {
+            "arrived": counts["arrived"],
+            "side": counts["side"],
+            "decoded": counts["decoded"],
+            "applied": counts["applied"] + (self._imu_decoder.accelerations if self._imu_decoder else 0),
+            "joined": self._audio_decoder.joined if self._audio_decoder else 0,
+            "undecodable": counts["undecodable"] + sum(self.unused.values()),
+            "side_undecodable": counts["side_undecodable"],
+            "messages_waiting": 0 if stateful is None else stateful.waiting,
+        }
+
+    def count_undecodable(self, *, samples: int = 0) -> None:
+        """Count what the caller does not use: a message that it does not give to `decode`, or `samples` of `decode`."""
+        self._counts["arrived"] += not samples
+        self._counts["decoded"] -= samples
+        self._counts["undecodable"] += samples or 1
 
     def side_topics(self, topic: str) -> tuple[SideTopic, ...]:
         """The side topics of a sensor on `topic`. If `topic` is a relative name, so are they."""
@@ -138,11 +162,16 @@ class SampleDecoder:
         `received_ns`, the time of arrival in nanoseconds, is used for messages without a stamp. Raises `EncodingError`
         for a message that cannot be read; its text names the parameter to set.
         """
+        self._counts["arrived"] += 1
         try:
-            samples = self._convert(message, received_ns)
-        except MESSAGE_FIELD_ERRORS as error:
-            raise self._field_error(self.type_name, error) from error
-        samples = [self._complete_image(s) if isinstance(s.data, Frame) else s for s in samples]
+            try:
+                samples = self._convert(message, received_ns)
+            except MESSAGE_FIELD_ERRORS as error:
+                raise self._field_error(self.type_name, error) from error
+            samples = [self._complete_image(s) if isinstance(s.data, Frame) else s for s in samples]
+        except Exception:
+            self._counts["undecodable"] += 1
+            raise
         return self._completed(samples, received_ns)
 
     def _complete_image(self, sample: Sample) -> Sample:
@@ -173,17 +202,27 @@ class SampleDecoder:
         Raises `EncodingError` for a message that cannot be read.
         """
         before = self._calibration
+        self._counts["side"] += 1
         try:
-            if self._audio_decoder is not None:
-                self._audio_decoder.apply_audio_info(message)
-            elif self._imu_decoder is not None:
-                self._imu_decoder.decode_other(message, received_ns)
-            else:
-                self._calibration = images.with_camera_info(before, message)
+            self._apply(message, received_ns)
         except MESSAGE_FIELD_ERRORS as error:
+            self._counts["side_undecodable"] += 1
             kind = "AudioInfo" if self._audio_decoder else messages.IMU_TYPE if self._imu_decoder else "CameraInfo"
             raise self._field_error(kind, error) from error
+        except Exception:
+            self._counts["side_undecodable"] += 1
+            raise
         return self._calibration != before
+
+    def _apply(self, message: Any, received_ns: int) -> None:
+        if self._imu_decoder is not None:  # it counts the message itself: an acceleration, or one that waits for it
+            self._imu_decoder.decode_other(message, received_ns)
+            return
+        if self._audio_decoder is not None:
+            self._audio_decoder.apply_audio_info(message)
+        else:
+            self._calibration = images.with_camera_info(self._calibration, message)
+        self._counts["applied"] += 1
 
     def _completed(self, samples: Sequence[Sample], received_ns: int | None) -> list[Sample]:
         """The samples with their sensor, their time of arrival and their final stamps. Logs new warnings."""
@@ -200,6 +239,7 @@ class SampleDecoder:
         for stateful in (self._audio_decoder, self._imu_decoder):
             for text in () if stateful is None else stateful.warnings:
                 self._warn(text)
+        self._counts["decoded"] += len(result)
         return result
 
     def _make_converter(self) -> Callable[[Any, int], list[Sample]]:

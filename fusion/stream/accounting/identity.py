@@ -14,6 +14,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 from sensebind.fusion.stream.statistics import SAMPLE_DROPS, SAMPLES_WITHOUT_WINDOW, WINDOW_DROPS, SensorStatistics
 
@@ -29,10 +30,20 @@ SAMPLES_WAITING = ("open_samples",)
 WINDOWS_WAITING = ("queue_depth", "in_flight")
 EMBEDDED_DROPS = ("unfused", "replaced")
 EMBEDDED_WAITING = ("awaiting_fusion",)
-# All counters of the identity.
+# All counters of the identity. Messages: `lost` since the first that arrived, `earlier` before it.
+MESSAGE_COUNTERS = ("arrived", "side", "lost", "earlier", *MESSAGES_USED, *MESSAGE_DROPS, *MESSAGES_WAITING)
 COUNTERS = (
-    *("arrived", "side", "lost", "earlier", *MESSAGES_USED, *MESSAGE_DROPS, *MESSAGES_WAITING),
-    *("samples", "used", *SAMPLE_ENDS, *SAMPLES_WAITING, "windows", "embedded", *WINDOW_DROPS, *WINDOWS_WAITING),
+    *(
+        *MESSAGE_COUNTERS,
+        "samples",
+        "used",
+        *SAMPLE_ENDS,
+        *SAMPLES_WAITING,
+        "windows",
+        "embedded",
+        *WINDOW_DROPS,
+        *WINDOWS_WAITING,
+    ),
     *("fused", *EMBEDDED_DROPS, *EMBEDDED_WAITING),
 )
 
@@ -52,6 +63,18 @@ class Account:
         """What is missing on the right side, or below 0 what is too much there. It must be 0."""
         return self.total - sum(self.used.values()) - sum(self.dropped.values()) - self.waiting
 
+    def as_json(self) -> dict[str, Any]:
+        """The line in `summary.json`, without the causes that dropped nothing."""
+        dropped = {cause: count for cause, count in self.dropped.items() if count}
+        waiting = {"waiting": self.waiting} if self.waiting else {}
+        return {
+            "total": self.total,
+            "used": dict(self.used),
+            "dropped": dropped,
+            **waiting,
+            "unaccounted": self.unaccounted,
+        }
+
     def __str__(self) -> str:
         """The line in one text: ``samples 500 = used 490 + late 3 + waiting 7``, without the counts that are 0."""
         waiting = {"waiting": self.waiting, "UNACCOUNTED": self.unaccounted}
@@ -63,7 +86,7 @@ def sensor_counts(statistics: SensorStatistics, messages: Mapping[str, int] | No
     """The counters of a sensor by name, for `accounts`. `messages`: its message counters, if its samples are from
     messages."""
     return {
-        **dict.fromkeys(COUNTERS if messages is not None else COUNTERS[COUNTERS.index("samples") :], 0),
+        **dict.fromkeys(COUNTERS if messages is not None else COUNTERS[len(MESSAGE_COUNTERS) :], 0),
         **statistics.counts,
         "open_samples": statistics.open_samples,
         "queue_depth": statistics.waiting_windows,
@@ -114,6 +137,12 @@ def accounts(counts: Mapping[str, int], published: int | None = None) -> list[Ac
 def sensor_accounts(statistics: SensorStatistics, messages: Mapping[str, int] | None = None) -> list[Account]:
     """The lines of the identity of a sensor: `accounts` of its `sensor_counts`."""
     return accounts(sensor_counts(statistics, messages))
+
+
+def final_counts(counts: Mapping[str, int]) -> dict[str, int]:
+    """The counters when no more samples are expected: open samples are then `incomplete`."""
+    incomplete = counts.get("incomplete", 0) + counts.get("open_samples", 0)
+    return {**counts, "incomplete": incomplete, "open_samples": 0}
 
 
 def added(several: Iterable[Mapping[str, int]]) -> dict[str, int]:

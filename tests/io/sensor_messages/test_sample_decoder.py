@@ -54,6 +54,7 @@ from sensebind.fusion.io.sensor_messages.sample_decoder import (
     select_message_type,
 )
 from sensebind.fusion.io.sensor_options import AudioFormat, SensorOptions
+from sensebind.fusion.stream.accounting.identity import accounts
 from sensebind.replay.reader import SampleReader
 
 Logged = tuple[str, str, int, Any]  # topic, type, log time in ns, message
@@ -324,6 +325,14 @@ def test_a_bag_and_live_messages_give_the_same_results(tmp_path: Path, case: str
     assert any(kind in ("frame", "sound", "reading") for kind, *_ in expected)
     arrived = sensors.message_counts(modality)["arrived"]
     assert sum(kind in ("frame", "sound", "reading", "error") for kind, *_ in expected) == arrived
+    offline = reader.accounted_messages(modality)
+    for counts in (sensors.message_counts(modality), offline):
+        published, accounted = accounts(counts)[:2]
+        assert not (published.unaccounted or accounted.unaccounted), accounted
+    assert offline["arrived"] == arrived and not offline["messages_waiting"]
+    sensors.close()
+    closed = accounts(sensors.message_counts(modality))[1]
+    assert not closed.unaccounted and not closed.waiting, "what waited is counted as unfinished"
 
 
 def test_messages_of_the_other_audio_common_give_the_same_results(tmp_path: Path) -> None:
