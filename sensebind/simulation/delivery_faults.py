@@ -180,7 +180,7 @@ DELIVERY_FAULTS: Mapping[str, DeliveryFault] = {
     "ahead": DeliveryFault(
         _moved(LEAD),
         f"its stamps are {LEAD / SECOND:g} s ahead",
-        "its windows are embedded, the other sensors are fused without waiting for it; after 2 s ERROR `its clock differs`",
+        "the other sensors are fused without waiting for it; after 2 s ERROR `its clock differs`",
     ),
     "clock_differs": DeliveryFault(
         _moved(CLOCK_STEP),
@@ -202,7 +202,7 @@ DELIVERY_FAULTS: Mapping[str, DeliveryFault] = {
     "fast": DeliveryFault(
         _fast,
         f"{FAST} times as many messages",
-        "its windows are embedded, from the newest messages within `max_rate`; WARN if the rate of sound is not what its messages say",
+        "its windows are embedded; WARN if the rate of a sound is not what its messages say",
     ),
     "resolution": DeliveryFault(
         _resolution,

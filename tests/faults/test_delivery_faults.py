@@ -1,4 +1,4 @@
-"""Faults of delivery at running nodes: each has its documented outcome, ends within 3 s, and loses nothing uncounted."""
+"""Faults of delivery at running nodes: each has its documented outcome, ends in 3 s, and loses nothing uncounted."""
 
 from __future__ import annotations
 

@@ -232,8 +232,10 @@ class FaultRun:
         """Wait until all sensors are fused now, and the newest status of none is an error."""
         began = self.now()
         self.me.wait_until(
-            lambda: all(self.sensor(s, began).level in (OK, WARN) for s in RATES)
-            and any(at > began and set(m.sources) == set(RATES) for at, m in self.embeddings[FUSED]),
+            lambda: (
+                all(self.sensor(s, began).level in (OK, WARN) for s in RATES)
+                and any(at > began and set(m.sources) == set(RATES) for at, m in self.embeddings[FUSED])
+            ),
             timeout,
             f"all sensors to be fused: {self.summary()}",
         )

@@ -159,11 +159,6 @@ def simulated_pause(run: FaultRun) -> tuple[float, list[str]]:
 
 
 PROCESS_FAULTS: Mapping[str, ProcessFault] = {
-    "publisher_killed": ProcessFault(
-        "the drivers are killed, and started again 2.5 s later",
-        "STALE meanwhile; the new ones are used from their first message on, messages before it count as `earlier`",
-        publisher_killed,
-    ),
     "publisher_paused": ProcessFault(
         "the drivers do not run for 2.5 s (SIGSTOP)",
         "STALE meanwhile, then WARN: all sensors paused, or their clock was set",
@@ -171,7 +166,7 @@ PROCESS_FAULTS: Mapping[str, ProcessFault] = {
     ),
     "embedder_paused": ProcessFault(
         "the embedder does not run for 4 s (SIGSTOP)",
-        "event `fault:embeddings:stopped`, which ends; messages that waited are used, those beyond the queue count as `lost`",
+        "event `fault:embeddings:stopped`, which ends; the messages that waited are used, others are `lost`",
         embedder_paused,
     ),
     "embedder_killed": ProcessFault(
@@ -203,6 +198,12 @@ PROCESS_FAULTS: Mapping[str, ProcessFault] = {
         "the bridge is killed, and started again at the same address",
         "clients are connected again by ZeroMQ; `sequence` starts at 0",
         bridge_killed,
+    ),
+    # The last one: a new publisher is known as one by numbers below those of the publisher before it.
+    "publisher_killed": ProcessFault(
+        "the drivers are killed, and started again 2.5 s later",
+        "STALE meanwhile; the new ones are used from their first message on, messages before it count as `earlier`",
+        publisher_killed,
     ),
 }
 SIMULATED_TIME_FAULTS: Mapping[str, ProcessFault] = {
@@ -270,7 +271,11 @@ def phases(run: FaultRun, since: float, label: str) -> list[int]:
 
 def fault_events(run: FaultRun, since: float) -> list[str]:
     """The fault events that began, where none should."""
-    found = {message.label for at, message in run.events if at > since and message.label.startswith("fault:") and message.phase == 0}
+    found = {
+        message.label
+        for at, message in run.events
+        if at > since and message.label.startswith("fault:") and message.phase == 0
+    }
     return [f"the detector reports {', '.join(sorted(found))}"] if found else []
 
 
@@ -282,4 +287,3 @@ def wait_for_status(run: FaultRun, name: str, since: float, condition: Callable[
 
     run.me.wait_until(lambda: bool(found()), 20, f"a status of {name}, not {run.statuses(name)[-1:]}")
     return found()[0]
-

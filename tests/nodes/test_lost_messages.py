@@ -6,7 +6,7 @@ import pytest
 
 pytest.importorskip("rclpy")
 
-from sensebind.nodes.subscriptions import LossCounter  # noqa: E402
+from sensebind.nodes.subscriptions import LossCounter
 
 
 class Topic:
