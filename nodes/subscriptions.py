@@ -30,24 +30,30 @@ MAX_SEQUENCE_NUMBER = 2**63  # a sequence number this large means that the middl
 
 
 class LossCounter:
-    """Counts the messages of one publisher that did not arrive, from gaps in its sequence numbers.
+    """Counts the messages of a topic that did not arrive, from gaps in the sequence numbers of its publishers.
 
-    The middleware's own event counts only messages lost in transport, not those dropped from a full queue.
+    The middleware's own event counts only messages lost in transport, not those dropped from a full queue. Each
+    publisher counts from 1, and a message does not say whose it is: it continues the publisher whose newest number is
+    the nearest below its own. `publishers` returns how many publishers the topic has.
     """
 
     def __init__(self, publishers: Callable[[], int]) -> None:
-        self._publishers, self._last = publishers, 0
+        self._publishers = publishers
+        self._newest: list[int] = []  # newest number of each publisher, the one that was heard last at the end
 
     def count_missing(self, number: int) -> tuple[int, int]:
-        """How many messages before `number` are missing: (before the first that arrived, since the previous one).
-
-        (0, 0) for a topic with several publishers, because their numbers are mixed.
-        """
-        before, self._last = self._last, number
-        gap = number - before - 1
-        if gap <= 0 or self._publishers() != 1:
-            return 0, 0
-        return (0, gap) if before else (gap, 0)
+        """How many messages of a publisher before `number` are missing: (before the first that arrived, since the
+        previous one). (0, 0) if it may be the first message of one of several publishers."""
+        before = max((newest for newest in self._newest if newest < number), default=0)
+        missing = number - before - 1
+        if before and missing and len(self._newest) < self._publishers():
+            before = missing = 0
+        if before:
+            self._newest.remove(before)
+        self._newest.append(number)
+        if missing or not before:  # rare, so a moment to forget publishers that have ended
+            self._newest = self._newest[-max(1, self._publishers()) :]
+        return (0, missing) if before else (missing, 0)
 
 
 class SensorSubscriptions:

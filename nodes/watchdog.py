@@ -23,7 +23,10 @@ RECENT_GAPS = 5  # gaps between ticks from which the usual interval follows
 MAX_GROWTH = 1.5  # times the usual interval; an outage counts as a gap of at most this
 CLOCK_TIMEOUT = 1.0  # s without a change of `/clock` after which it stands still
 STALL = 1.0  # s between two calls of `Backlog` in which this process did not run
-CATCH_UP_TIME = 0.5  # s after a stall in which the middleware delivers what has waited
+CATCH_UP_TIME = 0.5  # s after a stall in which the middleware delivers what has waited, at least
+MAX_CATCH_UP_TIME = 2.5  # the same, at most: it delivers some topics seconds after others
+MAX_BEHIND = 1.0  # s of stamps: a source that is as far behind the others as before the stall, and this, has caught up
+MAX_AGE = 5.0  # s of stamps: a source that was further behind the others before the stall had stopped
 MAX_BACKLOG = 5000  # embeddings
 
 EMBEDDINGS_STOPPED = fault_label("embeddings", "stopped")
@@ -186,6 +189,9 @@ class Backlog:
         self.dropped = 0  # embeddings
         self._last_call: float | None = None
         self._hold_until: float | None = None
+        self._awaited: dict[tuple[str, str], int] = {}  # source → how far it was behind the others before the stall, ns
+        self._ticks: dict[tuple[str, str], int] = {}  # (modality, sensor) → newest tick, ns
+        self._arrived: set[tuple[str, str]] = set()  # sources of which an embedding is held
         self._held: list[Embedding] = []
         self._sequences: dict[tuple[str, str], int] = {}  # (modality, sensor) → sequence number of its newest message
         self._first_after_loss = 0  # ns; the latest tick that is the first after lost messages of its sensor
@@ -204,8 +210,10 @@ class Backlog:
         key = embedding.modality, embedding.sensor
         is_next = sequence == self._sequences.get(key, sequence - 1) + 1
         self._sequences[key] = sequence
+        self._ticks[key] = embedding.tick
         if not self.is_holding:
             return False
+        self._arrived.add(key)
         if not is_next and embedding.modality != FUSED:
             self._first_after_loss = max(self._first_after_loss, embedding.tick)
         self._held.append(embedding)
@@ -217,19 +225,33 @@ class Backlog:
         If messages of a sensor were lost, embeddings of earlier ticks are dropped: then all sensors continue together.
         """
         self._notice(now)
-        if self._hold_until is None or (now < self._hold_until and len(self._held) < MAX_BACKLOG):
+        if self._hold_until is None:
             return []
-        return self.flush()
+        latest = self._hold_until - CATCH_UP_TIME + MAX_CATCH_UP_TIME
+        is_due = now >= latest or (now >= self._hold_until and self._has_caught_up())
+        return self.flush() if is_due or len(self._held) >= MAX_BACKLOG else []
 
     def flush(self) -> list[Embedding]:
         """Return the held embeddings as `release` does, without waiting for more."""
         kept = sorted((e for e in self._held if e.tick >= self._first_after_loss), key=lambda e: e.tick)
         self.dropped += len(self._held) - len(kept)
         self._hold_until, self._held, self._first_after_loss = None, [], 0
+        self._awaited, self._arrived = {}, set()
         return kept
+
+    def _has_caught_up(self) -> bool:
+        """Whether embeddings of all awaited sources have arrived, up to now."""
+        newest = max(self._ticks.values(), default=0)
+        return all(
+            source in self._arrived and self._ticks[source] >= newest - behind - to_ns(MAX_BEHIND)
+            for source, behind in self._awaited.items()
+        )
 
     def _notice(self, now: float) -> None:
         if self._last_call is not None and now - self._last_call > STALL:
             self.stalls += 1
             self._hold_until = now + CATCH_UP_TIME
+            newest = max(self._ticks.values(), default=0)
+            behind = {source: newest - tick for source, tick in self._ticks.items()}
+            self._awaited = self._awaited or {s: ns for s, ns in behind.items() if ns <= to_ns(MAX_AGE)}
         self._last_call = now

@@ -138,6 +138,7 @@ def test_the_number_of_files_in_a_folder_is_limited() -> None:
 
 def test_tests_are_in_folders_named_as_the_packages_and_import_no_other_test() -> None:
     packages = {package.removeprefix("fusion.") for layer in LAYERS for package in layer} | {"docs", "helpers", "fuzz"}
+    packages |= {"faults"}  # of running nodes
     folders = {path.parent.name for path in (ROOT / "tests").glob("*/*.py")}
     assert folders <= packages, folders - packages
     for path in (ROOT / "tests").rglob("*.py"):

@@ -19,6 +19,7 @@ SAME_CLOCK = SECOND  # ns: sensors whose offsets differ by less may have the sam
 MAX_BEHIND = 10 * SECOND  # ns: a sensor that is further behind the others is not late, its clock differs
 SETTLING_TIME = 2 * SECOND  # ns from the first sample, in which one sample decides about a large difference
 CONFIRMATION_TIME = 2 * SECOND  # ns that an offset must last before it decides, after that
+RETURN_TIME = SECOND // 2  # ns that the offset of a clock that differed must agree again before its samples are used
 MAX_AGE = 30 * SECOND  # ns since the newest sample, after which the offset of a sensor does not count for others
 
 
@@ -110,7 +111,8 @@ class SensorClocks:
             clock.contradicted_since = received
         assert self._first is not None
         settled = received - self._first >= SETTLING_TIME or not (recorded or abs(offset) > MAX_BEHIND)
-        confirmed = received - clock.contradicted_since >= CONFIRMATION_TIME and any(
+        lasts = CONFIRMATION_TIME if differs else RETURN_TIME
+        confirmed = received - clock.contradicted_since >= lasts and any(
             other is not clock and other.received > clock.contradicted_since for other in self._clocks.values()
         )
         if not settled or confirmed:

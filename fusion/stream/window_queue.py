@@ -151,11 +151,11 @@ class WindowQueue:
         """
         with self._lock:
             windower = self._windowers[sample.sensor]
-            if sample.stamp > 0:
+            if sample.stamp > 0:  # else it has no stamp, which says nothing about the clock of the sensor
                 self._steps.update(sample.sensor, sample.end, sample.received)
-            if not self._clocks.agrees(sample.sensor, sample.end, sample.received):
-                self._drop_for_clock(windower)
-                return bool(self._items)
+                if not self._clocks.agrees(sample.sensor, sample.end, sample.received):
+                    self._drop_for_clock(windower)
+                    return bool(self._items)
             before, restarts = windower.newest_stamp, windower.counts["restarts"]
             self._enqueue(windower.accept(sample))
             now = windower.newest_stamp

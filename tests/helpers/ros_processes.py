@@ -58,16 +58,16 @@ def ros_environment(*packages: str, **extra: str) -> dict[str, str]:
 
 
 class Executable:
-    """A process and the lines of its output, both streams together."""
+    """A process and the lines of its output, both streams together. `send` writes a line to its input."""
 
-    def __init__(self, command: Sequence[str], environment: Mapping[str, str]) -> None:
+    def __init__(self, command: Sequence[str], environment: Mapping[str, str], *, has_input: bool = False) -> None:
         self.environment = dict(environment)
         self.command = list(command)
         self.lines: list[str] = []
         self._process = subprocess.Popen(
             self.command,
             env=self.environment,
-            stdin=subprocess.DEVNULL,
+            stdin=subprocess.PIPE if has_input else subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
@@ -122,6 +122,16 @@ class Executable:
         except BaseException:
             self.kill()
             raise
+
+    def send(self, line: str) -> None:
+        """Write a line to its standard input."""
+        assert self._process.stdin is not None
+        self._process.stdin.write(f"{line}\n")
+        self._process.stdin.flush()
+
+    def signal(self, number: int) -> None:
+        """Send it a signal, and do not wait."""
+        self._process.send_signal(number)
 
     def kill(self) -> None:
         """End it at once with SIGKILL."""

@@ -207,3 +207,24 @@ def test_after_a_stall_each_tick_is_processed_once_with_all_modalities(
 
 def test_a_stall_is_longer_than_what_is_counted_of_it() -> None:
     assert POLL_PERIOD < MAX_POLL_GAP < STALL
+
+
+def held_for(late: float) -> float:
+    """How long (s) embeddings are held after a stall if those of the IMU come `late` seconds after the others."""
+    backlog = Backlog()
+    for name in ("imu", "vision"):
+        assert not backlog.hold(0.0, embedding(START, name), 0)
+    for number in range(400):
+        now, tick = 4.0 + 0.01 * number, START + 4 * SECOND + number // 50 * SECOND // 2
+        backlog.hold(now, embedding(tick, "vision"), number + 1)
+        if now - 4.0 >= late:
+            backlog.hold(now, embedding(tick, "imu"), number + 1)
+        if backlog.release(now):
+            return now - 4.0
+    raise AssertionError("they are still held")
+
+
+def test_a_sensor_whose_messages_come_seconds_after_a_stall_is_waited_for_and_one_that_ended_not_for_long() -> None:
+    assert 0.45 < held_for(0.0) < 0.55
+    assert 1.45 < held_for(1.5) < 1.55
+    assert 2.45 < held_for(60.0) < 2.55

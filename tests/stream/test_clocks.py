@@ -127,6 +127,26 @@ def test_a_sensor_whose_clock_becomes_right_is_used_again() -> None:
     assert not own.clock_differs and own.counts["clock"] >= 40 and own.counts["embedded"] > 5
 
 
+def test_a_clock_that_is_right_again_is_used_after_a_second_and_a_half() -> None:
+    wrong, right = arrivals({"imu": 60.0}, 4.0), arrivals({}, 12.0)
+    _, embeddings = run(wrong + [s for s in right if s.stamp > START + 4 * SECOND])
+    used = [e.tick for e in embeddings if e.modality == "imu" and e.tick <= START + 12 * SECOND]
+    # A window of 2 s is embedded when half of it has data.
+    assert used and min(used) <= START + 4 * SECOND + 3 * SECOND
+
+
+@pytest.mark.parametrize("modality", ["vision", "audio", "imu"])
+def test_samples_without_a_stamp_are_of_no_wrong_clock(modality: str) -> None:
+    samples = arrivals({}, 12.0)
+    without = [s for s in samples if s.modality == modality and 4 * SECOND < s.stamp - START < 8 * SECOND]
+    pipeline, embeddings = run([replace(s, stamp=0) if s in without else s for s in samples])
+    own = pipeline.statistics()[modality]
+    assert own.counts["unstamped"] == len(without) and not own.counts["clock"] and not own.clock_differs
+    assert any(
+        e.source == modality and e.tick <= START + 10 * SECOND for e in embeddings if e.tick > START + 8 * SECOND
+    )
+
+
 def test_a_slow_sensor_keeps_its_clock() -> None:
     clocks = SensorClocks(SECOND)
     for i in range(3000):

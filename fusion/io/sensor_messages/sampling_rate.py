@@ -30,12 +30,16 @@ class RateMonitor:
         )  # samples, and ns to the next stamp, of the newest sounds
         self._before: tuple[int, int] | None = None  # stamp and number of samples of the sound before
         self._span = 0  # ns of stamps so far
+        self._newest: Sound | None = None
 
     def update(self, stamp: int, sound: Sound, sample_bytes: int = 0) -> None:
         """Compare one more sound with the stamp (ns) of its message, or the time of its arrival. `sample_bytes`: of one
         sample of a channel in the message; 0: not known."""
         count = len(sound.data)
+        newest, self._newest = self._newest, sound
         if self._before is not None and stamp == self._before[0]:
+            if newest is not None and np.array_equal(newest.data, sound.data):
+                return  # the message arrived twice
             count += self._before[1]
         elif self._before is not None and 0 < (step := stamp - self._before[0]) < 10 * SECOND:
             self._steps.append((self._before[1], step))

@@ -23,6 +23,7 @@ from sensebind.fusion.io.sensor_options import AudioFormat, SensorOptions
 
 soundfile = pytest.importorskip("soundfile")
 STEP = SECOND // 10
+NOISE = np.random.default_rng(0)
 
 
 def encoded(samples: npt.NDArray[np.float64], rate: int, container: str, subtype: str) -> bytes:
@@ -228,6 +229,15 @@ def test_a_wrong_size_of_samples_is_named_with_the_format(said: str, true: str) 
     decoder = microphone(sample_format=said, channels=1, sample_rate=12000)
     decoded(decoder, [bytes(1200 * size)] * 40)
     assert f"audio.sample_format: {true}" in decoder.warnings[0]
+
+
+def test_messages_that_arrive_twice_are_no_other_sampling_rate() -> None:
+    decoder = microphone(sample_rate=8000, channels=1, sample_format="S16LE")
+    for number in range(60):
+        data = NOISE.integers(-9000, 9000, 800).astype("<i2").tobytes()
+        for _ in range(2):
+            decoder.decode(sound_message(START + number * STEP, data), START + (number + 1) * STEP)
+    assert not decoder.warnings
 
 
 def test_the_rate_of_sound_without_stamps_is_compared_with_the_times_of_arrival() -> None:

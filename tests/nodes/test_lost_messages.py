@@ -1,0 +1,64 @@
+"""Messages that did not arrive are counted from the numbers of their publishers, also when these come and go."""
+
+from __future__ import annotations
+
+import pytest
+
+pytest.importorskip("rclpy")
+
+from sensebind.nodes.subscriptions import LossCounter
+
+
+class Topic:
+    """A topic with some publishers, and the sums of what its counter found."""
+
+    def __init__(self) -> None:
+        self.publishers, self.earlier, self.lost = 1, 0, 0
+        self._counter = LossCounter(lambda: self.publishers)
+
+    def receive(self, *numbers: int) -> tuple[int, int]:
+        """Receive messages with these numbers. Returns (earlier, lost) so far."""
+        for number in numbers:
+            earlier, lost = self._counter.count_missing(number)
+            self.earlier, self.lost = self.earlier + earlier, self.lost + lost
+        return self.earlier, self.lost
+
+
+def test_messages_before_the_first_and_in_gaps_are_counted_apart() -> None:
+    assert Topic().receive(1, 2, 3) == (0, 0)
+    assert Topic().receive(5, 6, 9, 10, 12) == (4, 3)
+
+
+def test_a_publisher_that_starts_again_is_counted_from_its_first_message() -> None:
+    topic = Topic()
+    topic.receive(*range(1, 501))
+    topic.publishers = 2  # the middleware notices later that the first one was killed
+    assert topic.receive(4, 5, 7) == (3, 1)
+    topic.publishers = 1
+    assert topic.receive(*range(8, 700), 702) == (3, 3)
+
+
+def test_a_second_publisher_that_comes_and_goes_costs_no_message() -> None:
+    topic = Topic()
+    topic.receive(*range(1, 301))
+    topic.publishers = 2
+    for number in range(1, 21):
+        topic.receive(300 + number, number)
+    assert topic.receive(330) == (0, 9)
+    topic.publishers = 1
+    assert topic.receive(331, 333, 334) == (0, 10)
+
+
+def test_publishers_whose_numbers_are_near_each_other_lose_nothing() -> None:
+    topic = Topic()
+    topic.publishers = 2
+    for number in range(1, 100):
+        topic.receive(number, number)
+    assert topic.receive(100, 101, 100, 101) == (0, 0)
+
+
+def test_the_first_message_of_another_publisher_is_no_gap() -> None:
+    topic = Topic()
+    topic.receive(1, 2)
+    topic.publishers = 2
+    assert topic.receive(900, 3, 901, 4, 902, 6) == (0, 1)
