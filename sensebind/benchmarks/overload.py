@@ -8,7 +8,7 @@ from __future__ import annotations
 import argparse
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from sensebind.benchmarks.encoders import spaces
@@ -81,6 +81,11 @@ class Load:
     def offered(self) -> float:
         """Windows per second of all robots."""
         return len(sensor_load.MESSAGE_RATES) * self.robots / self.hop
+
+    def of_one_robot(self) -> Load:
+        """The same windows per second from one robot, or as many as the shortest hop of an embedder allows."""
+        modality_count = len(sensor_load.MESSAGE_RATES)
+        return replace(self, robots=1, hop=max(MIN_HOP, round(modality_count / self.offered, 4)))
 
     def figures(self) -> dict[str, float]:
         """For a report."""

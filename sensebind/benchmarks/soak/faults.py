@@ -12,25 +12,33 @@ from typing import Any
 
 import numpy as np
 
-from sensebind.fusion.core.samples import AUDIO, IMU, SECOND
+from sensebind.benchmarks.soak.readers import Reader
+from sensebind.fusion.core.samples import SECOND
 from sensebind.simulation.delivery_faults import ALL_SENSORS, DELIVERY_FAULTS, ScheduledFault, random_faults
 
 MAX_LENGTH = 8.0  # s of a fault
 LENGTH_SHARE = 0.4  # fraction of the period that a fault takes at most: the rest is for the recovery
 MAX_AHEAD = SECOND  # ns: a tick further in the future belongs to a clock that is wrong
-READER_KILLED, DEVICE_FAILS, POISON, UNPLUGGED, NODE_STOPS = (
-    "reader_killed",
-    "device_fails",
-    "poison",
-    "unplugged",
-    "node_stops",
-)
+READER_KILLED, DEVICE_FAILS, NODE_STOPS = "reader_killed", "device_fails", "node_stops"
+POISON, UNPLUGGED = "poison", "unplugged"
 OTHER_FAULTS: Mapping[str, str] = {
     READER_KILLED: "the slow reader is killed, and started again at the end",
     DEVICE_FAILS: "the device raises an error for each batch",
     NODE_STOPS: "the detector is stopped (SIGSTOP), and continues at the end",
     POISON: "a sensor sends what no image, sound or reading can be: wrong sizes, unknown encodings, NaN, broken files",
     UNPLUGGED: "a sensor sends nothing, then images of half the width and height, and at the end as before",
+}
+
+# What is affected by a fault that is not one of a sensor.
+SLOW_READER, DETECTOR = "slow reader", "detector"
+AFFECTED: Mapping[str, str] = {READER_KILLED: SLOW_READER, NODE_STOPS: DETECTOR}
+
+ROBOT_FAULTS = (READER_KILLED, DEVICE_FAILS, POISON, UNPLUGGED)  # of a run in one process
+NODE_FAULTS = (READER_KILLED, NODE_STOPS, POISON, UNPLUGGED)  # of a run of nodes
+PROMPTS: Mapping[str, Sequence[str]] = {
+    "person": ["a person"],
+    "fire": ["fire", "flames and smoke"],
+    "alarm": ["an alarm"],
 }
 
 
@@ -73,6 +81,18 @@ class FaultPlan:
         if slot.recovered.get(sensor, now) is None and slot.end <= tick <= now + MAX_AHEAD:
             slot.recovered[sensor] = now
 
+    def note(self, what: str, now: int) -> None:
+        """What is not a sensor, `SLOW_READER` or `DETECTOR`, works at `now` (ns)."""
+        for slot in self.slots:
+            if slot.recovered.get(what, now) is None and slot.end <= now:
+                slot.recovered[what] = now
+
+    def note_reader(self, slow: Reader) -> None:
+        """Note when each start of the slow reader received its first message."""
+        for moment in slow.first_messages():
+            if moment is not None:
+                self.note(SLOW_READER, round(moment * SECOND))
+
     def figures(self, start: int) -> list[dict[str, Any]]:
         """One row for each fault, `at_s` since `start` (ns)."""
         return [
@@ -94,23 +114,22 @@ def plan_faults(
     count = int(seconds / every) - 1 if every > 0 else 0
     length = min(MAX_LENGTH, LENGTH_SHARE * every)
     period = round(every * SECOND)
-    found = random_faults(sensors, count * period, period, round(length * SECOND), seed, start + period) if count else []
+    found = (
+        random_faults(sensors, count * period, period, round(length * SECOND), seed, start + period) if count else []
+    )
     random = np.random.default_rng([seed, 1])
     slots, deliveries = [], list[ScheduledFault]()
     for fault in found:
         number = int(random.integers(len(DELIVERY_FAULTS) + len(others)))
         name = others[number] if number < len(others) else fault.name
         sensor = str(random.choice(sensors)) if name in (POISON, UNPLUGGED) else fault.sensor
-        affected = list(sensors) if sensor == ALL_SENSORS or name in (DEVICE_FAILS, NODE_STOPS) else [sensor]
-        if name == READER_KILLED:
-            sensor, affected = "slow reader", ["slow reader"]
-        elif name in (DEVICE_FAILS, NODE_STOPS):
-            sensor = ALL_SENSORS
-        elif name == UNPLUGGED:
+        sensor = ALL_SENSORS if name == DEVICE_FAILS else AFFECTED.get(name, sensor)
+        if name == UNPLUGGED:
             middle = (fault.begin + fault.end) // 2
             deliveries.append(ScheduledFault("stop", sensor, fault.begin, middle))
             deliveries.append(ScheduledFault("resolution", sensor, middle, fault.end))
-        elif name != POISON:
+        elif name not in OTHER_FAULTS:
             deliveries.append(fault)
+        affected = list(sensors) if sensor == ALL_SENSORS else [sensor]
         slots.append(Slot(name, sensor, fault.begin, fault.end, dict.fromkeys(affected)))
     return FaultPlan(slots, deliveries)

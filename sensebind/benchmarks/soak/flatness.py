@@ -1,7 +1,7 @@
 """Whether memory, threads and open files of processes stay the same during a long run.
 
-The slope is that of Theil and Sen: the median of the slopes of all pairs of values. A few outliers do not change it. Its
-95 % interval is Sen's (P. K. Sen, Estimates of the Regression Coefficient Based on Kendall's Tau, Journal of the
+The slope is that of Theil and Sen: the median of the slopes of all pairs of values. A few outliers do not change it.
+Its 95 % interval is Sen's (P. K. Sen, Estimates of the Regression Coefficient Based on Kendall's Tau, Journal of the
 American Statistical Association 63, 1968). It holds for independent values, and values that are taken shortly after
 each other are not. So a run is cut into `BLOCKS` blocks, and the medians of the blocks are the values.
 """
@@ -69,8 +69,10 @@ def _block_medians(values: npt.NDArray[np.float64]) -> list[float]:
 
 
 class ProcessWatch:
-    """Context manager: its thread records the resources of processes every `period` seconds. `processes`: name → pid (None:
-    this process)."""
+    """Context manager: its thread records the resources of processes every `period` seconds.
+
+    `processes`: name → pid (None: this process).
+    """
 
     def __init__(self, processes: Mapping[str, int | None], period: float) -> None:
         self._period = period

@@ -17,10 +17,13 @@ from pathlib import Path
 from typing import Any
 
 REPORT_PERIOD = 0.5  # s
+SLOW_PAUSE = 1.0  # s between two messages that the slow reader reads
+DRAIN = 20.0  # s for the fast reader to read what waits for it
 
 
 class Reader:
-    """A reader process, which can be killed and started again. `folder`: for the lines that it writes."""
+    """A reader process, which can be killed and started again. `folder`: for the lines that it writes. As a context
+    manager it is killed at the end."""
 
     def __init__(self, name: str, address: str, pause: float, folder: Path, environment: Mapping[str, str]) -> None:
         self.name = name
@@ -29,6 +32,12 @@ class Reader:
         self.starts: list[float] = []  # s since the epoch
         self._process: subprocess.Popen[bytes] | None = None
         self.start()
+
+    def __enter__(self) -> Reader:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.kill()
 
     @property
     def pid(self) -> int:
@@ -59,15 +68,23 @@ class Reader:
         newest = [reports[-1] for n in range(len(self.starts)) if (reports := self.reports(n + 1))]
         return {name: sum(counts[name] for counts in newest) for name in ("received", "lost", "before")}
 
-    def first_message_after(self, moment: float) -> float | None:
-        """When the first start after `moment` received its first message; all in s since the epoch."""
-        for number, start in enumerate(self.starts, 1):
-            if start >= moment and (reports := self.reports(number)):
-                return float(reports[0]["time"])
-        return None
+    def first_messages(self) -> list[float | None]:
+        """When each start received its first message, in s since the epoch; None: it received none."""
+        every = [self.reports(n + 1) for n in range(len(self.starts))]
+        return [float(reports[0]["time"]) if reports else None for reports in every]
 
     def _log(self, number: int) -> Path:
         return self._folder / f"{self.name.replace(' ', '_')}_{number}.jsonl"
+
+
+def drained(reader: Reader, published: int, seconds: float) -> bool:
+    """Wait until a reader has received or missed all messages, at most `seconds`. Returns whether it has."""
+    deadline = time.monotonic() + seconds
+    while sum(reader.counts().values()) != published:
+        if time.monotonic() > deadline:
+            return False
+        time.sleep(0.2)
+    return True
 
 
 def main(address: str, pause: float) -> None:

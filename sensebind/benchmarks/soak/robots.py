@@ -6,7 +6,7 @@ import heapq
 import threading
 import time
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cache
 from itertools import count
@@ -21,9 +21,9 @@ from sensebind.benchmarks.harness import sensor_load
 from sensebind.benchmarks.harness.processes import subprocess_environment
 from sensebind.benchmarks.overload import Load
 from sensebind.benchmarks.realtime.run import frozen_garbage
-from sensebind.benchmarks.soak.faults import DEVICE_FAILS, POISON, READER_KILLED, FaultPlan, Slot
+from sensebind.benchmarks.soak.faults import DEVICE_FAILS, POISON, PROMPTS, READER_KILLED, FaultPlan, Slot
 from sensebind.benchmarks.soak.flatness import ProcessWatch
-from sensebind.benchmarks.soak.readers import Reader
+from sensebind.benchmarks.soak.readers import DRAIN, SLOW_PAUSE, Reader, drained
 from sensebind.benchmarks.stream import RealtimeBenchmark
 from sensebind.fusion.config import build
 from sensebind.fusion.core.embeddings import FUSED, Embedding
@@ -44,10 +44,7 @@ from sensebind.simulation.delivery_faults import Delivery, disturbed
 
 ADDRESS = "tcp://127.0.0.1:*"
 QUEUE_SIZE = 1000  # `client_queue_size` of the bridge
-SLOW_PAUSE = 1.0  # s between two messages that the slow reader reads
 READER_START = 20.0  # s for a reader to connect
-DRAIN = 20.0  # s for the fast reader to read what waits for it
-PROMPTS = {"person": ["a person"], "fire": ["fire", "flames and smoke"], "alarm": ["an alarm"]}
 
 
 class FailingRunner:
@@ -104,7 +101,7 @@ class SoakRobots:
         self._bench, self._load = bench, load
         self._engine = bench.engine
         self._tracked = {m: m for m in sensor_load.MESSAGE_RATES if m in bench.space.modalities}
-        self.sensors = [f"{m}@{robot}" for robot in range(load.robots) for m in self._tracked]
+        self.sensors = [self._name(m, robot) for robot in range(load.robots) for m in self._tracked]
         self._publisher = ZmqPublisher(ADDRESS, queue_size=QUEUE_SIZE)
         self._wire = Wire(self._publisher)
         environment = subprocess_environment()
@@ -116,7 +113,13 @@ class SoakRobots:
         self._published: Counter[str] = Counter()  # sensor → embeddings
         self._errors: Counter[str] = Counter()
 
-    def close(self) -> None:
+    def _name(self, modality: str, robot: int) -> str:
+        return sensor_name(modality, robot, self._load.robots)
+
+    def __enter__(self) -> SoakRobots:
+        return self
+
+    def __exit__(self, *_: object) -> None:
         """End the readers and the publisher."""
         for reader in (self._fast, self._slow):
             reader.kill()
@@ -125,7 +128,8 @@ class SoakRobots:
     def run(self, plan: FaultPlan, start: int, seconds: float, seed: int) -> dict[str, Any]:
         """Run from `start` (ns) on. Returns the figures."""
         self._wait_for_readers()
-        settings = Settings.of(self._load.values, {f"prompts.{k}": v for k, v in PROMPTS.items()})
+        prompts = {f"prompts.{label}": list(phrases) for label, phrases in PROMPTS.items()}
+        settings = Settings.of(self._load.values, prompts)
         if isinstance(self._bench.space, SyntheticImageBind):  # random weights: texts mean nothing
             settings = settings.with_detector({"detectors": ["novelty", "disagreement", "change", "fault"]})
         pipelines = [
@@ -153,12 +157,10 @@ class SoakRobots:
             scheduler.close()
             self._engine.batches.runner = device
         self._drain()
-        for slot in plan.slots:
-            if slot.name == READER_KILLED and (time_ := self._slow.first_message_after(slot.end / SECOND)):
-                slot.recovered["slow reader"] = round(time_ * SECOND)
+        plan.note_reader(self._slow)
         return {
             "processes": watch.summary(),
-            "ended_threads": ", ".join(sorted(ended)) or "none",
+            "ended": ", ".join(sorted(ended)) or "none",
             "exceptions": dict(self._errors),
             **self._accounting(pipelines),
         }
@@ -176,7 +178,7 @@ class SoakRobots:
                 if isinstance(output, Failure):
                     continue
                 if isinstance(output, Embedding) and output.modality != FUSED:
-                    sensor = f"{output.source}@{robot}"
+                    sensor = self._name(output.source, robot)
                     self._published[sensor] += 1
                     plan.note_window(sensor, output.tick, now)
                 self._wire.send(output, f"robot{robot}")
@@ -194,9 +196,11 @@ class SoakRobots:
         seed: int,
     ) -> None:
         """Deliver the samples when they are due, and cause the faults that are not of delivery."""
+        own = sensor_load.sensors(self._tracked)
+        stream = deliveries([own] * self._load.robots, seconds, start)
         shown_at = 0.0
         with progress("in real time", seconds) as shown:
-            for delivery in disturbed(deliveries(self._load.robots, list(self._tracked), seconds, start), plan.deliveries, seed):
+            for delivery in disturbed(stream, plan.deliveries, seed):
                 if (left := (delivery.arrival - time.time_ns()) / SECOND) > 0:
                     time.sleep(left)
                 now = time.time_ns()
@@ -221,13 +225,16 @@ class SoakRobots:
         """Wait until the fast reader has read everything."""
         time.sleep(1.0)
         self._wire.send_newest_again()
-        deadline = time.monotonic() + DRAIN
-        while sum(self._fast.counts().values()) < self._wire.published and time.monotonic() < deadline:
-            time.sleep(0.2)
+        drained(self._fast, self._wire.published, DRAIN)
         self._publisher.poll_connection_events()
 
     def _accounting(self, pipelines: Sequence[Pipeline]) -> dict[str, Any]:
-        totals = {f"{m}@{n}": s for n, p in enumerate(pipelines) for m, s in p.statistics().items() if m in self._tracked}
+        totals = {
+            self._name(m, n): s
+            for n, p in enumerate(pipelines)
+            for m, s in p.statistics().items()
+            if m in self._tracked
+        }
         fast, slow = self._fast.counts(), self._slow.counts()
         differences = {
             "samples given, not counted": sum(abs(self._sent[m] - s.counts["samples"]) for m, s in totals.items()),
@@ -258,17 +265,24 @@ class Message:
     index: int
 
 
-def deliveries(robots: int, modalities: Sequence[str], seconds: float, start: int) -> Iterator[Delivery]:
-    """All messages of all robots in order of arrival."""
+def deliveries(robots: Sequence[Sequence[sensor_load.Sensor]], seconds: float, start: int) -> Iterator[Delivery]:
+    """All messages of the sensors of each robot in order of arrival. The sensors of robot 2 are `vision@2`, …; those of
+    the only robot have no number."""
 
     def one(robot: int, sensor: sensor_load.Sensor) -> Iterator[Delivery]:
         own = start + robot * SECOND // 97
+        name = sensor_name(sensor.modality, robot, len(robots))
         for index in range(round(seconds * sensor.rate)):
             stamp = sensor.stamp(own, index)
-            yield Delivery(stamp + sensor.duration, f"{sensor.modality}@{robot}", stamp, Message(robot, sensor, index))
+            yield Delivery(stamp + sensor.duration, name, stamp, Message(robot, sensor, index))
 
-    streams = [one(robot, sensor) for robot in range(robots) for sensor in sensor_load.sensors(modalities)]
+    streams = [one(robot, sensor) for robot, own in enumerate(robots) for sensor in own]
     return heapq.merge(*streams, key=lambda delivery: delivery.arrival)
+
+
+def sensor_name(modality: str, robot: int, robots: int) -> str:
+    """The name of a sensor among those of all robots."""
+    return f"{modality}@{robot}" if robots > 1 else modality
 
 
 def sample_of(delivery: Delivery, now: int, poison: Slot | None) -> Sample:
