@@ -125,7 +125,7 @@ class SoakNodes:
         publisher.stdin.write(f"{start}\n")
         publisher.stdin.flush()
         plan = observer.plan = sensors.plan(start)
-        pids: dict[str, int | None] = {name: process.pid for name, process in nodes.items()} | {"fast reader": fast.pid}
+        pids = {**{name: process.pid for name, process in nodes.items()}, "fast reader": fast.pid}
         is_stopped = False
         shown_at = 0.0
         with (
