@@ -92,8 +92,8 @@ class PartMeasurements:
         return self._measure("start", [])
 
     def soak(self, seconds_left: float, report: Report) -> dict[str, Any]:
-        given = ["--minutes", str(min(2.0, (seconds_left - 10) / 60)), "--hop", "0.2"]
-        return self._measure("soak", given, self.bench())
+        minutes = min(2.0, (seconds_left - 20) / 60)
+        return self._measure("soak.run", ["--minutes", str(minutes), "--faults-every", "10"], self.bench())
 
     def pipeline(self, seconds_left: float, report: Report) -> dict[str, Any]:
         return dict(_module("pipeline_cost").measure(10.0))

@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import argparse
 import math
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from typing import Any
 
 from sensebind.benchmarks.encoders import spaces
@@ -37,19 +39,14 @@ def measure(args: argparse.Namespace, bench: RealtimeBenchmark | None = None) ->
     """Measure the windows per second of a replay of five sensors, then run at `args.times` that load in real time."""
     spaces.resolve_defaults(args)
     bench = bench or RealtimeBenchmark.load(args)
-    carried = windows_per_second(bench)
-    wanted = args.times * carried
-    modality_count = len(sensor_load.MESSAGE_RATES)
-    robots = max(1, math.ceil(wanted * MIN_HOP / modality_count))
-    hop = max(MIN_HOP, round(modality_count * robots / wanted, 4))
-    values = {**bench.values, **{f"{m}.hop": hop for m in sensor_load.MESSAGE_RATES}}
-    pipelines = [bench.pipeline(values) for _ in range(robots)]
+    load = planned_load(bench, args.times)
+    pipelines = [bench.pipeline(load.values) for _ in range(load.robots)]
     seen = run_realtime(
         pipelines, sensor_load.sensors(), args.seconds, device=args.device, period=max(0.2, args.seconds / 600)
     )
     result = realtime_summary(seen, pipelines)
     p99 = {m: q["p99"] for m, q in result["latency_ms"].items()}
-    deadline = values["deadline"]
+    deadline = load.values["deadline"]
     unaccounted = sum(
         s.counts["windows"] - s.counts["embedded"] - sum(s.dropped().values())
         for p in pipelines
@@ -57,13 +54,11 @@ def measure(args: argparse.Namespace, bench: RealtimeBenchmark | None = None) ->
         if m in bench.embedded
     )
     # A window waits at most until its deadline, then for its own turn and the turns of the other modalities.
-    bound = 1e3 * (deadline + 2 * TIME_SLICE_S * modality_count)
+    bound = 1e3 * (deadline + 2 * TIME_SLICE_S * len(sensor_load.MESSAGE_RATES))
     return {
         "space": bench.space.id,
         "weights": spaces.weights_description(bench.space),
-        "carried_windows_per_s": round(carried, 1),
-        "offered_windows_per_s": round(modality_count * robots / hop, 1),
-        "hop_s": hop,
+        **load.figures(),
         "p99_ms_first_half": seen.first_half,
         "p99_ms": p99,
         "bound_ms": bound,
@@ -71,6 +66,45 @@ def measure(args: argparse.Namespace, bench: RealtimeBenchmark | None = None) ->
         "held_bounds": unaccounted == 0 and all(value <= bound for value in p99.values()),
         **result,
     }
+
+
+@dataclass(frozen=True, slots=True)
+class Load:
+    """Robots that need `offered` windows per second, of a device that embeds `carried`. `values`: their parameters."""
+
+    carried: float
+    robots: int
+    hop: float  # s
+    values: Mapping[str, Any]
+
+    @property
+    def offered(self) -> float:
+        """Windows per second of all robots."""
+        return len(sensor_load.MESSAGE_RATES) * self.robots / self.hop
+
+    def of_one_robot(self) -> Load:
+        """The same windows per second from one robot, or as many as the shortest hop of an embedder allows."""
+        modality_count = len(sensor_load.MESSAGE_RATES)
+        return replace(self, robots=1, hop=max(MIN_HOP, round(modality_count / self.offered, 4)))
+
+    def figures(self) -> dict[str, float]:
+        """For a report."""
+        return {
+            "carried_windows_per_s": round(self.carried, 1),
+            "offered_windows_per_s": round(self.offered, 1),
+            "hop_s": self.hop,
+        }
+
+
+def planned_load(bench: RealtimeBenchmark, times: float) -> Load:
+    """The robots and hops that need `times` the windows per second that the device embeds in a replay, which is
+    measured first. There is one robot if its hop is then at least `MIN_HOP`."""
+    carried = windows_per_second(bench)
+    wanted = times * carried
+    modality_count = len(sensor_load.MESSAGE_RATES)
+    robots = max(1, math.ceil(wanted * MIN_HOP / modality_count))
+    hop = max(MIN_HOP, round(modality_count * robots / wanted, 4))
+    return Load(carried, robots, hop, {**bench.values, **{f"{m}.hop": hop for m in sensor_load.MESSAGE_RATES}})
 
 
 def windows_per_second(bench: RealtimeBenchmark) -> float:

@@ -18,14 +18,14 @@ BENCHMARKS = {
     "ros": "five sensors over DDS, each a separate process: received messages, latency, processor time",
     "start": "time and memory of a new process until its first vector",
     "overload": "several times the maximum load: latency stays bounded, drops are counted",
-    "soak": "one robot for a long time: growth of memory, threads and open files",
+    "soak": "a long run at twice the maximum load with random faults: growth of memory, recovery, accounting",
     "events": "delay from the onset of an event to its report, live over DDS",
     "imagebind": "ImageBind at full size, by default with random weights: speed, precision, memory",
     "gpu": "check and measure a GPU in at most seven minutes: correct vectors, speed, latency, number of robots",
     "all": "all benchmarks, the most useful first, within a time budget; writes one file",
 }
 # Benchmark → module in `sensebind.benchmarks`, if the names differ.
-MODULES = {"pipeline": "pipeline_cost", "recordings": "recordings.reading"}
+MODULES = {"pipeline": "pipeline_cost", "recordings": "recordings.reading", "soak": "soak.run"}
 
 
 def add_parser(subparsers: _SubParsersAction[argparse.ArgumentParser]) -> None:

@@ -23,7 +23,7 @@ from helpers import minimal_installation
 from helpers.small_imagebind import SIZES
 from helpers.toy_space import ToySpace
 from sensebind.benchmarks import all as everything
-from sensebind.benchmarks import model, overload, soak, start, stream
+from sensebind.benchmarks import model, overload, start, stream
 from sensebind.benchmarks.encoders import spaces
 from sensebind.benchmarks.harness import environment, report_file, resources, sensor_load, timing
 from sensebind.benchmarks.realtime import run as realtime
@@ -290,12 +290,6 @@ def test_overload_exceeds_the_capacity_and_every_window_is_counted(tiny_bench: C
     result = overload.measure(options(overload, "--seconds", "3", "--times", "3"))
     assert result["offered_windows_per_s"] >= 2.9 * result["carried_windows_per_s"]
     assert result["unaccounted"] == 0 and result["held"]["samples"] > 2 and "rss_mb" in result["held"]
-
-
-def test_bench_soak_reports_the_growth_of_resources(tiny_bench: Callable[..., Space]) -> None:
-    result = soak.measure(options(soak, "--minutes", "0.05", "--hop", "0.2"))
-    assert {"rss_mb", "threads", "files"} <= result["held"].keys()
-    assert {"first", "last", "growth_per_hour"} <= result["held"]["rss_mb"].keys()
 
 
 def test_bench_start_measures_a_new_process() -> None:

@@ -69,13 +69,17 @@ def least_squares_slope(times: Sequence[float], values: Sequence[float]) -> floa
     return float(x @ (np.asarray(values, float) - np.mean(values)) / max(float(x @ x), 1e-12))
 
 
-def process_resources() -> dict[str, float]:
-    """Resources of this process: resident memory in MB, threads, open files."""
-    status = {line.split(":")[0]: line.split() for line in read_lines("/proc/self/status")}
-    files = len(os.listdir("/proc/self/fd")) if os.path.isdir("/proc/self/fd") else 0
+def process_resources(pid: int | None = None) -> dict[str, float]:
+    """Resources of a process (None: this one): resident memory in MB, threads, open files. NaN if it has ended."""
+    folder = Path("/proc") / ("self" if pid is None else str(pid))
+    status = {line.split(":")[0]: line.split() for line in read_lines(str(folder / "status"))}
+    try:
+        files: float = len(os.listdir(folder / "fd"))
+    except OSError:
+        files = math.nan
     return {
         "rss_mb": round(int(status["VmRSS"][1]) / 1024, 2) if "VmRSS" in status else math.nan,
-        "threads": int(status["Threads"][1]) if "Threads" in status else threading.active_count(),
+        "threads": int(status["Threads"][1]) if "Threads" in status else math.nan,
         "files": files,
     }
 

@@ -1,0 +1,111 @@
+"""Whether memory, threads and open files of processes stay the same during a long run.
+
+The slope is that of Theil and Sen: the median of the slopes of all pairs of values. A few outliers do not change it.
+Its 95 % interval is Sen's (P. K. Sen, Estimates of the Regression Coefficient Based on Kendall's Tau, Journal of the
+American Statistical Association 63, 1968). It holds for independent values, and values that are taken shortly after
+each other are not. So a run is cut into `BLOCKS` blocks, and the medians of the blocks are the values.
+"""
+
+from __future__ import annotations
+
+import math
+import threading
+import time
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from sensebind.benchmarks.harness.resources import process_resources
+
+WARM_UP = 0.2  # fraction of the run that is not judged
+BLOCKS = 30
+Z95 = 1.96  # quantile of the normal distribution for a two-sided interval of 95 %
+TOLERANCES: Mapping[str, float] = {"rss_mb": 0.01, "threads": 0.0, "files": 0.0}  # fraction of the first value
+RULE = (
+    "flat: the 95 % interval of the slope includes 0 or is below it, or the growth at this slope over the judged time "
+    f"is at most {100 * TOLERANCES['rss_mb']:g} % of the first value (memory only); the first {100 * WARM_UP:g} % of "
+    "the run are not judged"
+)
+
+
+def theil_sen(times: Sequence[float], values: Sequence[float]) -> tuple[float, float, float]:
+    """The slope of `values` per unit of `times`, and the limits of its 95 % interval; NaN for fewer than two values."""
+    x, y = np.asarray(times, float), np.asarray(values, float)
+    first, second = np.triu_indices(len(x), 1)
+    if not len(first):
+        return math.nan, math.nan, math.nan
+    slopes = np.sort((y[second] - y[first]) / (x[second] - x[first]))
+    count, n = len(slopes), len(x)
+    width = Z95 * math.sqrt(n * (n - 1) * (2 * n + 5) / 18)
+    low, high = math.floor((count - width) / 2), math.ceil((count + width) / 2)
+    return float(np.median(slopes)), float(slopes[max(0, low)]), float(slopes[min(count - 1, high)])
+
+
+def judged(times: Sequence[float], values: Sequence[float], tolerance: float = 0.0) -> dict[str, Any]:
+    """Figures of one resource. `times` in s since the start of the run, the same number as `values`. `tolerance`: see
+    `TOLERANCES`. `flat` is False without two values."""
+    kept = [(t, v) for t, v in zip(times, values, strict=True) if math.isfinite(v)]
+    kept = kept[int(WARM_UP * len(kept)) :]
+    if len(kept) < 2:
+        return {"first": math.nan, "last": math.nan, "flat": False}
+    x, y = (np.array(column, float) for column in zip(*kept, strict=True))
+    slope, low, high = theil_sen(_block_medians(x), _block_medians(y))
+    growth = slope * (x[-1] - x[0])
+    return {
+        "first": float(y[0]),
+        "last": float(y[-1]),
+        "max": float(y.max()),
+        "slope_per_hour": round(3600 * slope, 3),
+        "low_per_hour": round(3600 * low, 3),
+        "high_per_hour": round(3600 * high, 3),
+        "flat": bool(low <= 0 or growth <= tolerance * abs(y[0])),
+    }
+
+
+def _block_medians(values: npt.NDArray[np.float64]) -> list[float]:
+    return [float(np.median(block)) for block in np.array_split(values, min(BLOCKS, len(values)))]
+
+
+class ProcessWatch:
+    """Context manager: its thread records the resources of processes every `period` seconds.
+
+    `processes`: name → pid (None: this process).
+    """
+
+    def __init__(self, processes: Mapping[str, int | None], period: float) -> None:
+        self._period = period
+        self._processes = dict(processes)
+        self._rows: dict[str, list[dict[str, float]]] = {name: [] for name in processes}
+        self._ended = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="watch", daemon=True)
+
+    def __enter__(self) -> ProcessWatch:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._ended.set()
+        self._thread.join()
+
+    def _run(self) -> None:
+        began = time.monotonic()
+        while not self._ended.wait(self._period):
+            for name, pid in self._processes.items():
+                self._rows[name].append({"s": time.monotonic() - began, **process_resources(pid)})
+
+    def summary(self) -> dict[str, dict[str, Any]]:
+        """Process → resource → its figures: see `judged`."""
+        return {
+            name: {
+                resource: judged([row["s"] for row in rows], [row[resource] for row in rows], tolerance)
+                for resource, tolerance in TOLERANCES.items()
+            }
+            for name, rows in self._rows.items()
+        }
+
+
+def is_flat(summary: Mapping[str, Mapping[str, Any]]) -> bool:
+    """Whether all resources of all processes of a `ProcessWatch.summary` are flat."""
+    return all(figures["flat"] for resources in summary.values() for figures in resources.values())
