@@ -16,7 +16,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from helpers.ros_processes import Executable, parameter_arguments, peer, ros_environment
 
 STALLED = (  # each batch takes `stall` s, as on a GPU that hangs
-    "import time; from sensebind.fusion.inference.batches import BatchRunner; start = BatchRunner._start; "
+    "import time; from sensebind.fusion.inference.batch_runner import BatchRunner; start = BatchRunner._start; "
     "BatchRunner._start = lambda *a: (time.sleep({stall}), start(*a))[1]; "
     "from sensebind.nodes.embedder import main; raise SystemExit(main())"
 )

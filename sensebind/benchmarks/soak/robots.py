@@ -32,7 +32,7 @@ from sensebind.fusion.core.futures import EmbeddingFuture
 from sensebind.fusion.core.samples import SECOND, Frame, Reading, Sample, Sound
 from sensebind.fusion.core.space import Preparation, Space
 from sensebind.fusion.events.tracker import EventTracker
-from sensebind.fusion.inference.batches import Runner
+from sensebind.fusion.inference.batch_runner import Runner
 from sensebind.fusion.inference.engine import Failure
 from sensebind.fusion.io.wire import encode, topic_for
 from sensebind.fusion.io.zmq_publisher import ZmqPublisher
