@@ -60,6 +60,8 @@ def test_two_topics_of_an_imu_are_embedded_and_a_wrong_clock_is_an_error_with_th
 
         for _, array in statuses:  # at each moment at which it was published
             for status in array.status:
+                if status.name.endswith(": memory"):
+                    continue
                 lines = accounts({pair.key: int(pair.value) for pair in status.values if pair.key in COUNTERS})
                 assert len(lines) == 5 and not unaccounted(lines), status.name
         doctor = subprocess.run(
