@@ -121,7 +121,7 @@ def played(patrol: Path, replayed: tuple[list[Embedding], list[Event]]) -> Calla
     return cache(lambda rate: live(patrol, rate, len(replayed[0]) - 1, len(replayed[1])))
 
 
-@pytest.mark.parametrize("rate", [pytest.param(1.0, marks=pytest.mark.slow), 2.0])
+@pytest.mark.parametrize("rate", [1.0, pytest.param(2.0, marks=pytest.mark.slow)])
 def test_the_nodes_publish_the_results_of_a_replay_at_any_rate(
     replayed: tuple[list[Embedding], list[Event]], played: Callable[[float], Live], rate: float
 ) -> None:
