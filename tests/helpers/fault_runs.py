@@ -9,7 +9,6 @@ with fault_run(tmp_path) as run:
 from __future__ import annotations
 
 import json
-import os
 import sys
 import threading
 import time
@@ -19,7 +18,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from helpers.paths import ROOT
+from helpers.installed_spaces import with_space
 from helpers.ros_processes import PATIENCE, Executable, Peer, parameter_arguments, peer, ros_environment
 from helpers.sensor_publisher import EMBEDDER_VALUES, RATES, TOPICS
 from sensebind.fusion.core.embeddings import FUSED
@@ -52,13 +51,8 @@ class Status:
 
 def toy_environment(folder: Path, **extra: str) -> dict[str, str]:
     """An environment in which nodes can load the space `toy` of `helpers.toy_space`, as that of another package."""
-    package = folder / "toy_space-1.dist-info"
-    package.mkdir(parents=True, exist_ok=True)
-    (package / "METADATA").write_text("Metadata-Version: 2.1\nName: toy_space\nVersion: 1\n")
-    (package / "entry_points.txt").write_text("[sensebind.models]\ntoy = helpers.toy_space:ToySpace.load\n")
     environment = ros_environment("sensebind_msgs", "audio_common_msgs", "diagnostic_msgs", **extra)
-    paths = [environment["PYTHONPATH"], str(ROOT / "tests"), str(folder)]
-    return {**environment, "PYTHONPATH": os.pathsep.join(paths)}
+    return with_space(folder, environment, "toy", "helpers.toy_space:ToySpace.load")
 
 
 class Publisher:
