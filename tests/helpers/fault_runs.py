@@ -18,6 +18,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from helpers.diagnostic_statuses import DIAGNOSTICS, OK, WARN, Status, newest, statuses
 from helpers.installed_spaces import with_space
 from helpers.ros_processes import PATIENCE, Executable, Peer, parameter_arguments, peer, ros_environment
 from helpers.sensor_publisher import EMBEDDER_VALUES, RATES, TOPICS
@@ -27,26 +28,11 @@ from sensebind.fusion.io import messages
 from sensebind.fusion.stream.accounting.identity import accounts, unaccounted
 
 RECOVERY = 3.0  # s after the end of a cause until all sensors are fused again: the promise
-OK, WARN, ERROR, STALE = b"\x00", b"\x01", b"\x02", b"\x03"
 DETECTOR_VALUES: dict[str, Any] = {
     "detectors": ["prompt", "fault"],
     "prompts.dog": ["a dog barks"],
     "prompt.calibration": "none",
 }
-
-
-@dataclass(frozen=True, slots=True)
-class Status:
-    """One status of `/diagnostics`, and `time.monotonic()` of its arrival."""
-
-    arrived_at: float
-    level: bytes
-    message: str
-    values: Mapping[str, str]
-
-    def count(self, name: str) -> int:
-        """A counter; 0 if it is not there."""
-        return int(self.values.get(name, "0"))
 
 
 def toy_environment(folder: Path, **extra: str) -> dict[str, str]:
@@ -180,18 +166,11 @@ class FaultRun:
 
     def statuses(self, name: str, since: float = 0.0) -> list[Status]:
         """The statuses of a component, such as `embedder: vision`, since `time.monotonic()`, the oldest first."""
-        return [
-            Status(at, status.level, status.message, {pair.key: pair.value for pair in status.values})
-            for at, message in self.diagnostics
-            if at >= since
-            for status in message.status
-            if status.name == name
-        ]
+        return statuses(self.diagnostics, name, since)
 
     def sensor(self, name: str, since: float = 0.0) -> Status:
         """The newest status of a sensor."""
-        found = self.statuses(f"embedder: {name}", since)
-        return found[-1] if found else Status(0.0, STALE, "", {})
+        return newest(self.diagnostics, f"embedder: {name}", since)
 
     def counted(self, sensor: str, since: float, until: float | None = None) -> dict[str, int]:
         """How much each counter of a sensor grew from the newest status before `since` on."""
@@ -310,7 +289,7 @@ def fault_run(
             environment,
             own,
             publisher=None,  # type: ignore[arg-type]
-            diagnostics=me.subscribe("diagnostic_msgs/msg/DiagnosticArray", "/diagnostics", 100),
+            diagnostics=me.subscribe(DIAGNOSTICS, "/diagnostics", 100),
             embeddings={
                 name: me.subscribe(messages.EMBEDDING_TYPE, f"embeddings/{name}", EMBEDDING_INPUT_QOS)
                 for name in (*RATES, FUSED)

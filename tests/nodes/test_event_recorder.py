@@ -10,11 +10,11 @@ from typing import Any
 
 import pytest
 
+from helpers.diagnostic_statuses import DIAGNOSTICS, newest
 from helpers.ros_processes import Executable, Peer, peer, ros_environment, running
 from helpers.ros_services import NodeServices
 from sensebind.fusion.core.events import Event, EventKind, EventPhase
 
-DIAGNOSTICS = "diagnostic_msgs/msg/DiagnosticArray"
 SERVICE = "/recorder/snapshot"
 
 
@@ -43,8 +43,8 @@ class Recording:
 
     def counts(self) -> dict[str, str]:
         """The values of the newest status, with its message."""
-        found = [s for _, array in self._diagnostics for s in array.status if s.name == "event_recorder: snapshots"]
-        return {pair.key: pair.value for pair in found[-1].values} | {"message": found[-1].message} if found else {}
+        status = newest(self._diagnostics, "event_recorder: snapshots")
+        return {**status.values, "message": status.message}
 
     def wait_for(self, **counts: int) -> None:
         """Wait until the diagnostics have these counts."""
