@@ -39,7 +39,7 @@ class LossCounter:
 
     def __init__(self, publishers: Callable[[], int]) -> None:
         self._publishers = publishers
-        self._newest: list[int] = []  # newest number of each publisher; that of the newest message is the last
+        self._newest: list[int] = []  # newest number of each publisher, the one that was heard last at the end
 
     def count_missing(self, number: int) -> tuple[int, int]:
         """How many messages of a publisher before `number` are missing: (before the first that arrived, since the
