@@ -174,7 +174,7 @@ def open_file(path: Path, stack: ExitStack) -> BagFile:
     """Open one file by its contents, not by its name. `stack` deletes decompressed copies. Raises `RecordingError`."""
     # What a pipe holds can be read only once, and of a recording the end is read first.
     if path.exists() and not path.is_file():
-        raise RecordingError(f"'{path.name}' is not a regular file: save it as one")
+        raise RecordingError(f"'{path.name}' is not a regular file: save the recording as a file")
     with path.open("rb") as file:
         head = file.read(16)
     damage: list[str] = []
