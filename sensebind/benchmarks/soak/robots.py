@@ -34,6 +34,7 @@ from sensebind.fusion.inference.batch_runner import Runner
 from sensebind.fusion.inference.engine import Failure
 from sensebind.fusion.io.wire import encode, topic_for
 from sensebind.fusion.io.zmq_publisher import ZmqPublisher
+from sensebind.fusion.stream.accounting.identity import sensor_accounts, unaccounted_by_line
 from sensebind.fusion.stream.pipeline import Output, Pipeline
 from sensebind.fusion.stream.scheduler import Scheduler
 from sensebind.replay.progress import progress
@@ -236,9 +237,8 @@ class SoakRobots:
         fast, slow = self._fast.counts(), self._slow.counts()
         differences = {
             "samples given, not counted": sum(abs(self._sent[m] - s.counts["samples"]) for m, s in totals.items()),
-            "windows neither embedded nor dropped": sum(
-                abs(s.counts["windows"] - s.counts["embedded"] - sum(s.dropped().values())) for s in totals.values()
-            ),
+            **unaccounted_by_line(line for s in totals.values() for line in sensor_accounts(s)),
+            "windows that still wait": sum(s.waiting_windows + s.windows_in_flight for s in totals.values()),
             "embedded, not published": sum(abs(s.counts["embedded"] - self._published[m]) for m, s in totals.items()),
             "published, neither received nor noticed as lost": abs(self._wire.published - sum(fast.values())),
         }
