@@ -83,14 +83,11 @@ class BridgeNode(ManagedNode):
 
     def activate(self) -> None:
         self._subscribe(FUSED)
-        on_event = self._callback_guard.guarded("event", self.resolve_topic_name("events"), self._on_event)
-        on_space = self._callback_guard.guarded("space", self.resolve_topic_name("embedding_space"), self._on_space)
+        subscribe = self._callback_guard.subscribe
         # The steady clock runs even while a simulated clock stands still.
         self._active_entities += [
-            self.create_subscription(message_type(messages.EVENT_TYPE), "events", on_event, EVENT_INPUT_QOS),
-            self.create_subscription(
-                message_type(messages.EMBEDDING_SPACE_TYPE), "embedding_space", on_space, LATCHED_QOS
-            ),
+            subscribe("event", messages.EVENT_TYPE, "events", self._on_event, EVENT_INPUT_QOS),
+            subscribe("space", messages.EMBEDDING_SPACE_TYPE, "embedding_space", self._on_space, LATCHED_QOS),
             self.create_timer(0.5, self._poll, clock=Clock(clock_type=ClockType.STEADY_TIME)),
             self.create_timer(1.0, self._publish_diagnostics, clock=Clock(clock_type=ClockType.STEADY_TIME)),
         ]
@@ -126,10 +123,11 @@ class BridgeNode(ManagedNode):
                 "sensor.size", f"{topic} is not forwarded: there are {MAX_SENSORS} other sensors"
             )
             return
-        self._embedding_subscriptions[sensor] = self.create_subscription(
-            message_type(messages.EMBEDDING_TYPE),
+        self._embedding_subscriptions[sensor] = self._callback_guard.subscribe(
+            "embedding",
+            messages.EMBEDDING_TYPE,
             f"embeddings/{sensor}",
-            self._callback_guard.guarded("embedding", topic, partial(self._on_embedding, sensor)),
+            partial(self._on_embedding, sensor),
             EMBEDDING_INPUT_QOS,
         )
 

@@ -7,10 +7,30 @@ from collections.abc import Callable
 from typing import Any
 
 from rclpy.node import Node
+from rclpy.qos import QoSProfile
+from rclpy.serialization import deserialize_message
+from rclpy.subscription import Subscription
 
 from sensebind.fusion.core.errors import error_text
 from sensebind.fusion.io.received.refusals import Refusals
 from sensebind.fusion.io.received.values import RefusedMessage
+from sensebind.nodes.support.message_types import message_type
+
+CDR_HEADER = 4  # bytes before the fields of a message. The last two bits tell how many bytes of padding end it
+
+
+def read_message(type_name: str, data: bytes) -> Any:
+    """The message in the bytes that a subscription with `raw=True` received. Raises `RefusedMessage`.
+
+    Fast CDR 2.2.7 to 2.3.5 reads past the end of a header without fields that claims padding: what then happens
+    depends on what is there, and may be SIGSEGV. So its length is checked first.
+    """
+    if len(data) <= CDR_HEADER:
+        raise RefusedMessage("malformed", f"it has {len(data)} bytes: no field of {type_name} is in them")
+    try:
+        return deserialize_message(data, message_type(type_name))
+    except Exception as error:  # of the middleware, which has a type of its own for it in each distribution
+        raise RefusedMessage("malformed", f"its {len(data)} bytes are no {type_name}: {error_text(error)}") from error
 
 
 class CallbackGuard:
@@ -22,6 +42,16 @@ class CallbackGuard:
 
     def __init__(self, node: Node) -> None:
         self._node, self._refusals = node, Refusals()
+
+    def subscribe(
+        self, kind: str, type_name: str, topic: str, use: Callable[[Any], None], qos: QoSProfile
+    ) -> Subscription[Any]:
+        """Subscribe to a topic with small messages: their bytes are checked before they are read. `kind`, `use`: as in
+        `guarded`. It costs about 0.02 ms for each message; for a large image it would cost milliseconds."""
+        use_message = self.guarded(
+            kind, self._node.resolve_topic_name(topic), lambda data: use(read_message(type_name, data))
+        )
+        return self._node.create_subscription(message_type(type_name), topic, use_message, qos, raw=True)
 
     def guarded(self, kind: str, source: str, use: Callable[[Any], None]) -> Callable[[Any], None]:
         """The callback of a subscription. `kind`: of its messages, such as ``embedding``. `source`: its topic."""

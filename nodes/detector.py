@@ -97,11 +97,8 @@ class DetectorNode(ManagedNode):
         self._scores = self.create_publisher(message_type(messages.PROMPT_SCORES), "prompt_scores", EMBEDDING_QOS)
         self._diagnostics_publisher = self.create_publisher(DiagnosticArray, "/diagnostics", 10)
         self._phrase_requests = PhraseRequests(self, self._on_phrases_embedded)
-        self._space_subscription = self.create_subscription(
-            message_type(messages.EMBEDDING_SPACE_TYPE),
-            "embedding_space",
-            self._callback_guard.guarded("space", self.resolve_topic_name("embedding_space"), self._on_space),
-            LATCHED_QOS,
+        self._space_subscription = self._callback_guard.subscribe(
+            "space", messages.EMBEDDING_SPACE_TYPE, "embedding_space", self._on_space, LATCHED_QOS
         )
         self._update_timer = self.create_timer(
             0.2,
@@ -204,11 +201,11 @@ class DetectorNode(ManagedNode):
         for sensor in self._embedding_subscriptions.keys() - wanted:
             self.destroy_subscription(self._embedding_subscriptions.pop(sensor))
         for sensor in sorted(wanted - self._embedding_subscriptions.keys()):
-            topic = self.resolve_topic_name(f"embeddings/{sensor}")
-            self._embedding_subscriptions[sensor] = self.create_subscription(
-                message_type(messages.EMBEDDING_TYPE),
+            self._embedding_subscriptions[sensor] = self._callback_guard.subscribe(
+                "embedding",
+                messages.EMBEDDING_TYPE,
                 f"embeddings/{sensor}",
-                self._callback_guard.guarded("embedding", topic, partial(self._on_embedding, sensor)),
+                partial(self._on_embedding, sensor),
                 EMBEDDING_INPUT_QOS,
             )
 

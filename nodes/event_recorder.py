@@ -78,9 +78,8 @@ class EventRecorderNode(ManagedNode):
 
     def activate(self) -> None:
         steady = Clock(clock_type=ClockType.STEADY_TIME)
-        on_event = self._callback_guard.guarded("event", self.resolve_topic_name("events"), self._on_event)
-        self._subscription = self.create_subscription(
-            message_type(messages.EVENT_TYPE), "events", on_event, NEW_EVENTS_QOS
+        self._subscription = self._callback_guard.subscribe(
+            "event", messages.EVENT_TYPE, "events", self._on_event, NEW_EVENTS_QOS
         )
         self._timers_active = [
             self.create_timer(0.05, self._request_if_due, clock=steady),

@@ -23,6 +23,7 @@ IMAGE_MODALITIES = (VISION, DEPTH, THERMAL)
 SENSOR_MODALITIES = (VISION, DEPTH, THERMAL, AUDIO, IMU)
 
 SECOND = 1_000_000_000  # nanoseconds
+MAX_DURATION = 10**18  # ns, 30 years: longer than any sound, and still a number of 64 bits
 MAX_PIXELS = 100_000_000  # of an image; an image that declares more is undecodable
 REP118_DEPTH_UNIT = 0.001  # m of a count of an integer depth image
 COMMON_THERMAL_UNIT = 0.01  # K of a count of a 16-bit thermal image
@@ -61,8 +62,9 @@ class Sound:
 
     @property
     def duration(self) -> int:
-        """Duration in nanoseconds."""
-        return round(len(self.data) * SECOND / self.sample_rate)
+        """Duration in nanoseconds, at most `MAX_DURATION`; 0 if the rate is not over 0. `WindowSpec.accepts` is false
+        for both."""
+        return round(min(len(self.data) * SECOND / self.sample_rate, MAX_DURATION)) if self.sample_rate > 0 else 0
 
 
 @dataclass(frozen=True, slots=True)

@@ -115,21 +115,26 @@ def _image_reader(modality: str) -> Callable[[Path], list[Sample]]:
 
 
 def _read_audio(path: Path) -> list[Sample]:
+    return [Sample(AUDIO, SECOND, read_sound_file(path), str(path))]
+
+
+def read_sound_file(path: Path, max_seconds: float = MAX_SOUND_SECONDS) -> Sound:
+    """The sound of a WAV, FLAC, OGG or MP3 file. Raises `FileError`, also for one that is longer than `max_seconds`."""
     if not path.is_file():
         raise FileError(f"'{path}' is not a regular file: save the sound as a file")
     try:
         with soundfile.SoundFile(path) as file:
-            rate, data = float(file.samplerate), _sound_values(file, path)
+            rate, data = float(file.samplerate), _sound_values(file, path, max_seconds)
     except (soundfile.LibsndfileError, RuntimeError) as error:  # RuntimeError: it claims a length, and cannot be sought
         raise FileError(f"'{path}' cannot be read as a sound: {error}") from error
     if not len(data):
         raise FileError(f"'{path}' contains no sound")
-    return [Sample(AUDIO, SECOND, Sound(data, rate), str(path))]
+    return Sound(data, rate)
 
 
-def _sound_values(file: soundfile.SoundFile, path: Path) -> npt.NDArray[np.float32]:
+def _sound_values(file: soundfile.SoundFile, path: Path, max_seconds: float) -> npt.NDArray[np.float32]:
     """The sound (T, C) that a file has, which may be less than its header claims. Raises `FileError`."""
-    limit = min(MAX_SOUND_VALUES // file.channels, int(MAX_SOUND_SECONDS * file.samplerate))
+    limit = min(MAX_SOUND_VALUES // file.channels, int(max_seconds * file.samplerate))
     data = np.empty((min(file.frames, limit + 1), file.channels), np.float32)  # memory is used where it is written
     count = 0
     while count < len(data):

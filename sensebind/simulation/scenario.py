@@ -39,11 +39,11 @@ from typing import Any
 import cv2
 import numpy as np
 import numpy.typing as npt
-import soundfile
 import soxr
 
 from sensebind.fusion.core.documents import DocumentError, read_yaml
 from sensebind.fusion.core.errors import SensebindError, printable
+from sensebind.fusion.io.sensor_files import FileError, read_sound_file
 from sensebind.simulation import rooms
 from sensebind.simulation.catalogue import CATALOGUE
 from sensebind.simulation.messages import AUDIO_SAMPLE_RATE
@@ -62,6 +62,7 @@ DEFAULT_DURATION = 4.0  # s of an event without `for`
 DURATION_BY_KIND = {"glass_breaking": 1.5, "bump": 0.6, "fall": 1.0, "knock": 2.0, "bell": 3.0}
 MAX_EVENTS, MAX_RANDOM_EVENTS = 5000, 1000
 MAX_LABEL = 120  # characters
+MAX_CLIP_SECONDS = 600.0  # of a sound file of `clips`, of which `longest` seconds are used
 MIN_EVENT_GAP = 1.0  # s between events at random times
 PALETTES = ("radiometric", "white-hot", "black-hot", "iron")
 SCENARIO_KEYS = (
@@ -264,10 +265,11 @@ def _parse_clips(
     while True:
         path = files[int(noise.integers(len(files)))]
         try:
-            data, rate = soundfile.read(path, dtype="float32", always_2d=True)
-        except (soundfile.LibsndfileError, OSError) as error:
-            raise ScenarioError(f"{name}: clips: '{path}' cannot be read as sound: {error}") from error
-        sound = np.asarray(soxr.resample(data.mean(axis=1), rate, AUDIO_SAMPLE_RATE), np.float32)
+            clip = read_sound_file(path, MAX_CLIP_SECONDS)
+        except (FileError, OSError) as error:
+            raise ScenarioError(f"{name}: clips: {error}") from error
+        mono = clip.data.mean(axis=1, dtype=np.float32)
+        sound = np.asarray(soxr.resample(mono, clip.sample_rate, AUDIO_SAMPLE_RATE), np.float32)
         loud = np.flatnonzero(np.abs(sound) > 0.02 * (np.abs(sound).max() + 1e-9))
         sound = sound[loud[0] : loud[-1] + 1][: round(longest * AUDIO_SAMPLE_RATE)] if len(loud) else sound[:1]
         if at + len(sound) / AUDIO_SAMPLE_RATE > length - 1:

@@ -58,6 +58,16 @@ def test_a_secret_key_that_others_can_read_is_a_failure_and_the_default_folder_i
     assert status == 1 and "FAIL keys: others can replace the files of 'keys'" in output
 
 
+def test_a_folder_that_is_no_folder_of_keys_is_not_searched_to_its_end(tmp_path: Path) -> None:
+    from sensebind.commands.doctor import security
+
+    for number in range(3):
+        (tmp_path / f"{number}.key_secret").touch(0o600)
+    assert security.secret_files(tmp_path) == (sorted(tmp_path.iterdir()), True)
+    status, output = findings(tmp_path, "--keys", "/")
+    assert status == 1 and f"'/' has more than {security.MAX_ENTRIES} files and folders" in output
+
+
 def test_a_keystore_of_sros2_is_checked_too_and_permissive_security_is_a_failure(tmp_path: Path) -> None:
     private = tmp_path / "store" / "private"
     private.mkdir(parents=True)

@@ -120,7 +120,7 @@ def test_a_file_without_end_costs_no_memory(tmp_path: Path) -> None:
         file.truncate(2**30)
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     for path in (huge, Path("/dev/zero")):
-        with pytest.raises(DocumentError, match="is larger than 4 MB"):
+        with pytest.raises(DocumentError, match="is larger than 2 MB"):
             read_yaml(path)
     assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 200_000  # KB
     with pytest.raises(DocumentError, match="cannot be read"):

@@ -88,10 +88,20 @@ def imu_tables() -> list[bytes]:
     return ["\n".join(["time,ax,ay,az,gx,gy,gz", *rows]).encode(), "\n".join(rows).encode()]
 
 
+# libyaml's is faster, where PyYAML has it.
+YAML_DUMPER = getattr(yaml, "CSafeDumper", yaml.SafeDumper)
+
+
+@cache
+def parsed(text: bytes) -> Any:
+    """The tree of a valid YAML. It is read once, and not to be changed."""
+    return yaml.safe_load(text)
+
+
 def yaml_text(content: Any) -> bytes:
     """The YAML of a tree."""
     try:
-        text = yaml.safe_dump(content, allow_unicode=True)
+        text = yaml.dump(content, Dumper=YAML_DUMPER, allow_unicode=True)
     except (yaml.YAMLError, RecursionError):  # a tree that is too deep for its writer: as JSON, which YAML contains
         text = str(content)
     return text.encode("utf-8", "replace")
@@ -134,7 +144,7 @@ def yaml_inputs(draw: st.DrawFn, files: list[Path], values: Callable[[], dict[st
     if kind == "lines":
         return draw(changed_table(texts, [": "]))
     if kind == "tree" or not values():
-        return yaml_text(draw(changed_tree([yaml.safe_load(text) for text in texts])))
+        return yaml_text(draw(changed_tree([parsed(text) for text in texts])))
     chosen = draw(st.lists(st.sampled_from(sorted(values())), max_size=4))
     own = {name: draw(st.one_of(near_value(values()[name]), LEAVES, LISTS)) for name in chosen}
     names = [draw(st.sampled_from([name] * 4 + [name + "x", name.upper(), f"robot.{name}"])) for name in own]
@@ -235,7 +245,7 @@ def truth_files() -> list[bytes]:
 def folders(draw: st.DrawFn) -> bytes:
     """metadata.yaml of a recording, changed, before its file: the whole folder in one input."""
     text, name, file = described_bag()
-    tree = yaml.safe_load(text)
+    tree = parsed(text)
     changed = draw(
         st.one_of(
             changed_tree([tree]).map(yaml_text),

@@ -18,6 +18,8 @@ LEAVES = st.one_of(st.none(), st.booleans(), INTEGERS, NUMBERS, TEXTS, st.just([
 TREE_EDITS = ("replace", "replace", "near", "near", "remove", "wrap", "deepen", "copy", "rename", "repeat", "swap")
 FLOATS = ("float32", "float64")
 MOST_ITEMS = 300  # of a list that an edit makes longer; so the input itself stays small
+# Of a tree, and of a message, that edits make longer: each may multiply what another did.
+MOST_VALUES, MOST_BYTES = 5000, 2**20
 
 
 @st.composite
@@ -56,12 +58,13 @@ def _edit(
         holder[key] = value
     elif kind == "copy":
         other, name = places[draw(st.integers(0, len(places) - 1))]
-        if isinstance(other, dict) or name < len(other):
+        if (isinstance(other, dict) or name < len(other)) and len(places) < MOST_VALUES:
             holder[key] = copy.deepcopy(other.get(name) if isinstance(other, dict) else other[name])
     elif kind == "rename" and isinstance(holder, dict):
         holder[draw(TEXTS)] = holder.pop(key)
     elif kind == "repeat":
-        holder[key] = [copy.deepcopy(value) for _ in range(draw(st.sampled_from([0, 2, 3, 20, 300])))]
+        most = MOST_VALUES // (1 + sum(1 for _ in _places(value)))
+        holder[key] = [copy.deepcopy(value) for _ in range(min(draw(st.sampled_from([0, 2, 3, 20, 300])), most))]
     elif kind == "swap" and isinstance(holder, list):
         holder.reverse()
     else:
@@ -132,7 +135,10 @@ def changed_message(draw: st.DrawFn, message: Any) -> bytes:
     for _ in range(draw(FEW)):
         fields = list(_fields(changed))
         holder, name, kind = fields[draw(st.integers(0, len(fields) - 1))]
-        setattr(holder, name, draw(_field_value(kind, getattr(holder, name))))
+        before = getattr(holder, name)
+        setattr(holder, name, draw(_field_value(kind, before)))
+        if _size(changed) > MOST_BYTES:
+            setattr(holder, name, before)
     return bytes(typestore().serialize_cdr(changed, changed.__msgtype__))
 
 
@@ -146,6 +152,17 @@ def _fields(message: Any) -> Iterator[tuple[Any, str, Any]]:
         elif kind[1][0][0] == Nodetype.NAME if kind[0] in (Nodetype.SEQUENCE, Nodetype.ARRAY) else False:
             for item in value:
                 yield from _fields(item)
+
+
+def _size(value: Any) -> int:
+    """About the bytes of a message."""
+    if isinstance(value, np.ndarray):
+        return value.nbytes
+    if isinstance(value, (str, bytes)):
+        return len(value)
+    if isinstance(value, (list, tuple)):
+        return 4 + sum(map(_size, value))
+    return sum(map(_size, vars(value).values())) if hasattr(value, "__msgtype__") else 8
 
 
 def _field_value(kind: Any, value: Any) -> st.SearchStrategy[Any]:

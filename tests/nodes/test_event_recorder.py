@@ -41,6 +41,10 @@ class Recording:
         event = Event(f"{label}/1", kind, label, phase, 1, 2 if phase is EventPhase.OFFSET else 0, 2, 0.9, "toy@1", ())
         self._events.publish(self._messages.event_message(self._factory, event))
 
+    def publish_bytes(self, data: bytes) -> None:
+        """Publish bytes that may be no event."""
+        self._events.publish(data)
+
     def counts(self) -> dict[str, str]:
         """The values of the newest status, with its message."""
         status = newest(self._diagnostics, "event_recorder: snapshots")
@@ -78,10 +82,12 @@ def test_the_onset_of_a_chosen_event_takes_one_snapshot() -> None:
         found.me.node.create_service(message_type("rosbag2_interfaces/srv/Snapshot"), SERVICE, snapshot)
         found.me.spin(1.0)  # the node discovers the service
         found.publish("cat")
+        found.publish_bytes(b"\0\1\0\1")  # a header that claims padding: Fast CDR reads past its end
         found.publish("person", EventKind.UNKNOWN)
         found.publish("person")
         found.wait_for(onsets=1, snapshots=1, too_soon=0)
         assert len(taken) == 1 and "snapshot for PROMPT person (person/1)" in found.node.output
+        assert found.counts()["refused.event.malformed"] == "1"
         found.publish("dog")
         found.wait_for(onsets=2, snapshots=1, refused=1)
         assert "could not take the snapshot" in found.counts()["message"]
@@ -95,7 +101,9 @@ def test_the_onset_of_a_chosen_event_takes_one_snapshot() -> None:
         found.me.spin(0.2)
         assert len(taken) == 2, "the snapshot waits for its delay"
         found.wait_for(onsets=5, snapshots=2, too_soon=2)
-        assert found.counts()["message"] == "2 snapshots" and len(taken) == 3
+        assert (
+            found.counts()["message"].startswith("2 snapshots; refused messages: event.malformed 1") and len(taken) == 3
+        )
 
 
 @pytest.mark.parametrize("installed", [True, False])

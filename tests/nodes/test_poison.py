@@ -140,6 +140,45 @@ def test_a_thousand_poison_messages_of_each_type_end_neither_detector_nor_bridge
                 assert_one_line_of_each_kind(node, status(diagnostics, name)[2])
 
 
+# Bytes that are no message: headers without fields, and cut or strange bytes. If a header claims padding, Fast CDR reads
+# what is behind it in memory.
+MALFORMED = [b"\0\1\0\1", b"\0\1\0\2", b"\0\0\0\3", b"\0\1\0\0", b"\0\1\0\0\0\0", b"\xff" * 40]
+
+
+def test_bytes_that_are_no_message_are_counted_by_detector_and_bridge() -> None:
+    from sensebind.nodes.support.message_types import RosMessageFactory
+    from sensebind.nodes.support.qos import EMBEDDING_INPUT_QOS, EVENT_INPUT_QOS, LATCHED_QOS
+
+    environment = ros_environment("sensebind_msgs")
+    with (
+        peer(environment) as me,
+        running("detector", environment=environment, values=VALUES) as detector,
+        running("bridge", environment=environment, values={"address": "tcp://127.0.0.1:*"}) as bridge,
+    ):
+        nodes = {"detector: events": detector, "bridge: clients": bridge}
+        diagnostics = me.subscribe("diagnostic_msgs/msg/DiagnosticArray", "/diagnostics", 100)
+        publishers = {
+            "space": (me.publisher(messages.EMBEDDING_SPACE_TYPE, "embedding_space", LATCHED_QOS), nodes),
+            "embedding": (me.publisher(messages.EMBEDDING_TYPE, f"embeddings/{VISION}", EMBEDDING_INPUT_QOS), nodes),
+            "event": (me.publisher(messages.EVENT_TYPE, "events", EVENT_INPUT_QOS), ["bridge: clients"]),
+        }
+        publishers["space"][0].publish(poison.good_space(RosMessageFactory()))
+        for publisher, receivers in publishers.values():
+            me.wait_for_subscribers(publisher, len(receivers))
+            for payload in MALFORMED:
+                publisher.publish(payload)
+                me.spin(0.05)
+        for kind, (_, receivers) in publishers.items():
+            for name in receivers:
+                me.wait_until(
+                    lambda n=name, k=f"refused.{kind}.malformed": status(diagnostics, n)[2].get(k) == "6", 20,
+                    f"the counts of {kind} of {name}",
+                )  # fmt: skip
+        for name, node in nodes.items():
+            assert node.is_running
+            assert_one_line_of_each_kind(node, status(diagnostics, name)[2])
+
+
 def assert_one_line_of_each_kind(node: Executable, values: dict[str, str]) -> None:
     counted = [key for key in values if key.startswith("refused.")]
     lines = [line for line in node.lines if "was refused" in line or "could not be" in line]

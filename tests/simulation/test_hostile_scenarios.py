@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
 import pytest
+import soundfile
 
 from sensebind.cli import main
 from sensebind.simulation.scenario import ScenarioError, parse_fault, read_scenario
@@ -77,3 +79,14 @@ def test_a_duration_that_is_no_number_is_refused(tmp_path: Path, capsys: pytest.
         given = ["simulate", "--scenario", "house", "--duration", duration, "-o", str(tmp_path / "bag")]
         assert main(given) == 2 and "duration" in capsys.readouterr().err
     assert not list(tmp_path.iterdir())
+
+
+def test_a_sound_file_of_hours_is_refused_before_it_is_read(tmp_path: Path) -> None:
+    (tmp_path / "dog").mkdir()
+    with soundfile.SoundFile(tmp_path / "dog" / "long.flac", "w", 8000, 1) as file:
+        for _ in range(11):
+            file.write(np.zeros(60 * 8000))
+    path = tmp_path / "scenario.yaml"
+    path.write_text("duration: 60\nclips: {folder: .}")
+    with pytest.raises(ScenarioError, match=r"dog/long.flac' is longer than 10 minutes"):
+        read_scenario(path)

@@ -8,7 +8,7 @@ import pytest
 from helpers.pipelines import HOP, MS, SPECS, START, push, run, samples_of_robot, table
 from helpers.toy_space import ToySpace
 from sensebind.fusion.core.embeddings import FUSED, Embedding
-from sensebind.fusion.core.samples import AUDIO, IMU, SECOND, VISION, Reading, Sample
+from sensebind.fusion.core.samples import AUDIO, IMU, SECOND, VISION, Reading, Sample, Sound
 from sensebind.fusion.core.windows import WindowSpec
 from sensebind.fusion.health.checks import SensorHealthMonitor
 from sensebind.fusion.inference.engine import Engine, Failure
@@ -46,6 +46,16 @@ def assert_same(found: list[Output], expected: list[Output], *sensors: str) -> N
     assert one.keys() == other.keys() and one
     for key, vector in one.items():
         np.testing.assert_allclose(vector, other[key], atol=1e-5)
+
+
+@pytest.mark.parametrize("rate", [0.0, -0.0, -16_000.0, float("nan"), float("inf"), 1e-300])
+def test_a_sound_of_an_impossible_rate_is_counted_and_costs_the_others_nothing(rate: float) -> None:
+    samples = samples_of_robot(3)
+    sound = Sample(AUDIO, START + 100 * MS, Sound(np.zeros((100, 1), np.int16), rate))
+    pipeline = Pipeline(SPECS, Engine(ToySpace()), fusion_timeout=SECOND)
+    found = run(pipeline, [samples[0], sound, *samples[1:]])
+    assert pipeline.statistics()[AUDIO].counts["invalid"] == 1
+    assert_same(found, run(Pipeline(SPECS, Engine(ToySpace()), fusion_timeout=SECOND), samples), VISION, IMU)
 
 
 def test_no_sensor_restarts_another() -> None:

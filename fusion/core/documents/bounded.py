@@ -7,7 +7,9 @@ from pathlib import Path
 
 from sensebind.fusion.core.errors import SensebindError
 
-MAX_BYTES = 4 * 2**20  # of a text file: a parameter file has some KB, metadata.yaml of a long bag some 100 KB
+# Of a text file. A parameter file has some KB; metadata.yaml of a recording has about 250 bytes for each of its files.
+# PyYAML takes up to 2.5 s for a MB.
+MAX_BYTES = 2 * 2**20
 
 
 class DocumentError(SensebindError, ValueError):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import stat
 from collections.abc import Iterator, Mapping, Sequence
+from fnmatch import fnmatch
 from functools import partial
 from ipaddress import ip_address
 from pathlib import Path
@@ -15,6 +16,7 @@ from sensebind.commands.doctor.findings import Check, Finding, guarded
 GUIDE = "see docs/security.md"
 DEFAULT_KEYS = Path("keys")  # where `sensebind keys` puts them
 SECRET_FILES = ("*.key_secret", "*key.pem")  # of CURVE (pyzmq), and of a keystore of SROS2
+MAX_ENTRIES = 20_000  # files and folders in a folder of keys: a keystore has about ten for each node
 OTHERS_READ, OTHERS_WRITE = stat.S_IRGRP | stat.S_IROTH, stat.S_IWGRP | stat.S_IWOTH
 # Values of ROS_AUTOMATIC_DISCOVERY_RANGE → who is discovered. Iron and later; the default is SUBNET.
 DISCOVERY_RANGES = {"OFF": "no process", "LOCALHOST": "this computer", "SUBNET": "every computer of the network"}
@@ -138,7 +140,10 @@ def key_files(environment: Mapping[str, str], folders: Sequence[Path] | None) ->
         if not folder.is_dir():
             yield Finding("keys", f"'{folder}' is not a folder", "correct --keys, or make keys with `sensebind keys`")
             continue
-        secrets = sorted({path for pattern in SECRET_FILES for path in folder.rglob(pattern)})
+        secrets, is_complete = secret_files(folder)
+        if not is_complete:
+            text = f"'{folder}' has more than {MAX_ENTRIES} files and folders: only some were checked"
+            yield Finding("keys", text, "name the folder of the keys with --keys")
         if not secrets:
             yield Finding("keys", f"'{folder}' has no secret keys", "correct --keys", optional=True)
         for path in secrets:
@@ -148,6 +153,18 @@ def key_files(environment: Mapping[str, str], folders: Sequence[Path] | None) ->
                 yield Finding("keys", f"others can replace the files of '{place}'", f"chmod go-w '{place}'")
     if not folders and not keystore:
         yield Finding("keys", "no folder of keys is named (--keys DIR), and ./keys does not exist")
+
+
+def secret_files(folder: Path) -> tuple[list[Path], bool]:
+    """The secret keys in a folder and its subfolders, and whether all its files were looked at. Links to folders are
+    not followed."""
+    found, count = [], 0
+    for place, folders, names in os.walk(folder):
+        count += len(folders) + len(names)
+        if count > MAX_ENTRIES:
+            return sorted(found), False
+        found += [Path(place) / name for name in names if any(fnmatch(name, pattern) for pattern in SECRET_FILES)]
+    return sorted(found), True
 
 
 def key_file(path: Path) -> Finding:
