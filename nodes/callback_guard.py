@@ -33,8 +33,8 @@ class CallbackGuard:
     def subscribe(
         self, kind: str, type_name: str, topic: str, use: Callable[[Any], None], qos: QoSProfile, end: str = ""
     ) -> Any:
-        """Subscribe to a topic. Returns the subscription. With a queue of one message, a newer one replaces those before
-        it, so none counts as lost.
+        """Subscribe to a topic. Returns the subscription. If its queue holds one message, only the newest matters, and
+        none counts as lost.
 
         `kind`: of the messages, such as ``embedding``. `end`: what a message is used for if `use` returns; empty: `use`
         counts what became of it, once, in `counts`, and then raises nothing.

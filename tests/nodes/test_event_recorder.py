@@ -13,6 +13,7 @@ import pytest
 from helpers.ros_processes import Executable, Peer, peer, ros_environment, running
 from helpers.ros_services import NodeServices
 from sensebind.fusion.core.events import Event, EventKind, EventPhase
+from sensebind.fusion.stream.accounting.topics import topic_accounts
 
 DIAGNOSTICS = "diagnostic_msgs/msg/DiagnosticArray"
 SERVICE = "/recorder/snapshot"
@@ -45,6 +46,11 @@ class Recording:
         """The values of the newest status, with its message."""
         found = [s for _, array in self._diagnostics for s in array.status if s.name == "event_recorder: snapshots"]
         return {pair.key: pair.value for pair in found[-1].values} | {"message": found[-1].message} if found else {}
+
+    def topic_counts(self) -> dict[str, int]:
+        """What became of the events, for the accounting identity."""
+        head = "events: "
+        return {key.removeprefix(head): int(n) for key, n in self.counts().items() if key.startswith(head)}
 
     def wait_for(self, **counts: int) -> None:
         """Wait until the diagnostics have these counts."""
@@ -96,6 +102,10 @@ def test_the_onset_of_a_chosen_event_takes_one_snapshot() -> None:
         assert len(taken) == 2, "the snapshot waits for its delay"
         found.wait_for(onsets=5, snapshots=2, too_soon=2)
         assert found.counts()["message"] == "2 snapshots" and len(taken) == 3
+        published, arrived = topic_accounts(found.topic_counts())
+        assert arrived.used == {"snapshots": 2} and not arrived.unaccounted
+        assert arrived.dropped == {"not_chosen": 2 * 3 + 5 * 2, "too_soon": 2, "recorder_refused": 1}
+        assert published.total == 1 + 7 * 3, "with the one that was published before the node started"
 
 
 @pytest.mark.parametrize("installed", [True, False])
