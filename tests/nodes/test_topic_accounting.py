@@ -1,4 +1,4 @@
-"""Each message that a node receives has one end, at any moment, whatever it is and whatever fails."""
+"""Each message that a node receives has one end at any moment: what it contains and what fails change only which."""
 
 from __future__ import annotations
 
