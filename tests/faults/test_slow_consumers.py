@@ -53,6 +53,8 @@ def test_a_client_that_reads_one_message_a_second_costs_no_other_client_a_messag
         me.wait_until(lambda: len(fast.messages) == COUNT, 30, "all messages at the fast client")
         assert not fast.gaps() and values()["lost"] == "0"
         assert int(values()["queue_full"]) >= 1
+        ends = [int(values()[f"embeddings/{VISION}: {end}"]) for end in ("used.forwarded", "dropped.queue_full")]
+        assert sum(ends) == COUNT and ends[1] == int(values()["queue_full"])
         assert status().level == WARN and "a client reads too slowly" in status().message
         slow.period = 0.0  # it reads what waits for it, and what is sent then
         for number in range(COUNT, COUNT + 100):
