@@ -126,10 +126,11 @@ def test_a_thousand_poison_messages_of_each_type_end_neither_detector_nor_bridge
             send(me, space_publisher, SPACES, lambda n: poison.good_space(make))
 
             def is_counted(name: str, wanted: Counter[str]) -> bool:
-                """Whether each message was refused with its cause; those that the middleware lost are counted too."""
+                """Whether each message was refused with its cause. Those that the middleware lost are counted too, and
+                good ones may be among them."""
                 values = status(diagnostics, name)[2]
                 missing = sum(count - int(values.get(kind, 0)) for kind, count in wanted.items())
-                return missing == int(values.get("lost", -1))
+                return 0 <= missing <= int(values.get("lost", -1))
 
             for name in nodes:
                 wanted = kinds("embedding", EMBEDDINGS)
@@ -155,8 +156,8 @@ def test_a_thousand_poison_messages_of_each_type_end_neither_detector_nor_bridge
                 assert_one_line_of_each_kind(node, status(diagnostics, name)[2])
 
 
-# Bytes that are no message: headers without fields, and cut or strange bytes. If a header claims padding, Fast CDR reads
-# what is behind it in memory.
+# Bytes that are no message: headers without fields, and cut or strange bytes. If a header claims padding, Fast CDR
+# reads what is behind it in memory.
 MALFORMED = [b"\0\1\0\1", b"\0\1\0\2", b"\0\0\0\3", b"\0\1\0\0", b"\0\1\0\0\0\0", b"\xff" * 40]
 
 
