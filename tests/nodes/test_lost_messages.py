@@ -73,3 +73,14 @@ def test_a_subscription_counts_none_twice_that_an_earlier_one_has_counted() -> N
 def test_without_numbers_the_losses_are_those_that_the_middleware_reports() -> None:
     losses = TopicLosses(lambda: 1, lambda: 0)
     assert losses.missing_before(None) == (0, 0) and losses.missing_as_reported(4) == 4
+
+
+def test_a_report_of_the_middleware_before_the_first_number_counts_none_twice() -> None:
+    for first, wanted in ((1, (0, 1)), (3, (2, 1))):  # the report is served before messages that came before it
+        lost = earlier = 0
+        losses = TopicLosses(lambda: 1, lambda: lost + earlier)  # noqa: B023, called in this turn
+        lost += losses.missing_as_reported(1)
+        for number in (first, first + 2):
+            before, since = losses.missing_before(number)
+            earlier, lost = earlier + before, lost + since
+        assert (earlier, lost) == wanted

@@ -42,16 +42,21 @@ class TopicLosses:
 
     def __init__(self, publishers: Callable[[], int], known: Callable[[], int]) -> None:
         self._gaps, self._known, self._is_numbered = LossCounter(publishers), known, False
+        self._reported = 0  # messages that the middleware reported as lost before the first number
 
     def missing_before(self, number: int | None) -> tuple[int, int]:
         """How many messages are missing before the one that arrives now: (earlier than the first that arrived, lost
-        since). `number`: that of the middleware; None if it gives none."""
+        since). `number`: that of the middleware; None if it gives none. What was reported before the first number is
+        taken back (a negative number): the report may come before messages that the numbers count."""
         if number is None:
             return 0, 0
         self._is_numbered = True
         earlier, lost = self._gaps.count_missing(number)
-        return (max(0, earlier - self._known()) if earlier else 0), lost
+        reported, self._reported = self._reported, 0
+        return (max(0, earlier - (self._known() - reported)) if earlier else 0), lost - reported
 
     def missing_as_reported(self, count: int) -> int:
         """How many messages are lost, if the middleware reports `count` more."""
-        return 0 if self._is_numbered else count
+        new = 0 if self._is_numbered else count
+        self._reported += new
+        return new
