@@ -140,8 +140,8 @@ def test_a_thousand_poison_messages_of_each_type_end_neither_detector_nor_bridge
                 assert_one_line_of_each_kind(node, status(diagnostics, name)[2])
 
 
-# Bytes that are no message: headers without fields, and cut or strange bytes. If a header claims padding, Fast CDR reads
-# what is behind it in memory.
+# Bytes that are no message: headers without fields, and cut or strange bytes. If a header claims padding, Fast CDR
+# reads what is behind it in memory.
 MALFORMED = [b"\0\1\0\1", b"\0\1\0\2", b"\0\0\0\3", b"\0\1\0\0", b"\0\1\0\0\0\0", b"\xff" * 40]
 
 
