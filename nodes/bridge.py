@@ -8,10 +8,9 @@ from sensebind.nodes.support.startup import exit_on_signal
 
 exit_on_signal("bridge", __name__)  # before the imports below, which take seconds
 
-from collections import defaultdict
-from collections.abc import Iterable, Iterator
+from collections import Counter
+from collections.abc import Iterable
 from functools import partial
-from itertools import count
 from typing import Any
 
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus
@@ -26,7 +25,6 @@ from sensebind.fusion.core.parameters import options_with_values
 from sensebind.fusion.io import messages
 from sensebind.fusion.io.received.embeddings import received_embedding
 from sensebind.fusion.io.received.events import received_event
-from sensebind.fusion.io.received.sequences import SequenceGaps
 from sensebind.fusion.io.received.spaces import ReceivedSpace, received_space
 from sensebind.fusion.io.topic_names import MAX_SENSORS, RECEIVED_NAME_PATTERN
 from sensebind.fusion.io.wire import encode, topic_for
@@ -59,9 +57,10 @@ class BridgeNode(ManagedNode):
     def configure(self, values: dict[str, Any]) -> None:
         options = options_with_values(BridgeNodeOptions(), values)
         self._space: ReceivedSpace | None = None  # the newest one
-        self._callback_guard, self._gaps = CallbackGuard(self), SequenceGaps()
-        # Topic → sequence numbers of its messages.
-        self._sequences: defaultdict[bytes, Iterator[int]] = defaultdict(count)
+        self._callback_guard = CallbackGuard(self)
+        self._sent: Counter[bytes] = (
+            Counter()
+        )  # topic of ZeroMQ → messages, which is the sequence number of the next one
         for name in (messages.EVENT_TYPE, messages.EMBEDDING_TYPE, messages.EMBEDDING_SPACE_TYPE):
             message_type(name)  # fails here if it is not installed
         self._robot = self.get_namespace().strip("/")
@@ -87,7 +86,9 @@ class BridgeNode(ManagedNode):
         # The steady clock runs even while a simulated clock stands still.
         self._active_entities += [
             subscribe("event", messages.EVENT_TYPE, "events", self._on_event, EVENT_INPUT_QOS),
-            subscribe("space", messages.EMBEDDING_SPACE_TYPE, "embedding_space", self._on_space, LATCHED_QOS),
+            subscribe(
+                "space", messages.EMBEDDING_SPACE_TYPE, "embedding_space", self._on_space, LATCHED_QOS, end="applied"
+            ),
             self.create_timer(0.5, self._poll, clock=Clock(clock_type=ClockType.STEADY_TIME)),
             self.create_timer(1.0, self._publish_diagnostics, clock=Clock(clock_type=ClockType.STEADY_TIME)),
         ]
@@ -140,21 +141,24 @@ class BridgeNode(ManagedNode):
             self._subscribe(sensor)
 
     def _on_embedding(self, sensor: str, message: Any) -> None:
-        topic = f"embeddings/{sensor}"
-        self._gaps.add(topic, message.sequence, lambda: self.count_publishers(self.resolve_topic_name(topic)))
         space = self._space
         embedding = received_embedding(message, space, sensor, any_modality=True)  # also of other publishers
         is_known = space is not None and embedding.space == space.id
-        self._send(embedding, space.encoders.get(embedding.modality, "") if space is not None and is_known else "")
+        encoder = space.encoders.get(embedding.modality, "") if space is not None and is_known else ""
+        self._send(f"embeddings/{sensor}", embedding, encoder)
 
     def _on_event(self, message: Any) -> None:
-        self._gaps.add("events", message.sequence, lambda: self.count_publishers(self.resolve_topic_name("events")))
-        self._send(received_event(message))
+        self._send("events", received_event(message))
 
-    def _send(self, item: Embedding | Event, encoder: str = "") -> None:
-        if self._publisher is None:
-            return  # cleaned up since this message arrived
-        self._publisher.send(*encode(item, next(self._sequences[topic_for(item)]), encoder, self._robot))
+    def _send(self, topic: str, item: Embedding | Event, encoder: str = "") -> None:
+        """Send a message of a topic, and count its end. `queue_full`: not every client gets it."""
+        end = "dropped.inactive"  # cleaned up since this message arrived
+        if self._publisher is not None:
+            wire_topic = topic_for(item)
+            is_queued = self._publisher.send(*encode(item, self._sent[wire_topic], encoder, self._robot))
+            self._sent[wire_topic] += 1
+            end = "used.forwarded" if is_queued else "dropped.queue_full"
+        self._callback_guard.counts.of(topic)[end] += 1
 
     def _topics_in_graph(self) -> set[str]:
         """The sensors of all topics of embeddings that have a publisher."""
@@ -195,8 +199,6 @@ class BridgeNode(ManagedNode):
             "address": self._publisher.endpoint,
             "encrypted": self._publisher.encrypted,
             "clients": clients,
-            "lost": sum(self._gaps.lost.values()),
-            **{f"lost.{topic}": count for topic, count in sorted(self._gaps.lost.items())},
             **self._callback_guard.values(),
             **dict(sorted(self._publisher.counts.items())),
         }

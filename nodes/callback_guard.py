@@ -1,20 +1,23 @@
-"""Guards the callbacks of a node: no message ends it, and what cannot be used is counted and logged."""
+"""Guards the callbacks of a node: no message ends it, each is counted, and what cannot be used is logged."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from types import MappingProxyType
 from typing import Any
 
 from rclpy.node import Node
 from rclpy.qos import QoSProfile
 from rclpy.serialization import deserialize_message
-from rclpy.subscription import Subscription
 
 from sensebind.fusion.core.errors import error_text
 from sensebind.fusion.io.received.refusals import Refusals
+from sensebind.fusion.io.received.sequences import TopicLosses
 from sensebind.fusion.io.received.values import RefusedMessage
+from sensebind.fusion.stream.accounting.topics import REFUSED, USED, TopicCounts
 from sensebind.nodes.support.message_types import message_type
+from sensebind.nodes.support.rclpy_compat import numbered_subscription
 
 CDR_HEADER = 4  # bytes before the fields of a message. Its last two bits are the bytes of padding at the end
 
@@ -37,43 +40,66 @@ class CallbackGuard:
     """Passes the messages of a node to callbacks that raise `RefusedMessage` for those that they cannot use.
 
     A refused message is counted and logged (`Refusals`), and the node goes on. Any other error of a callback is treated
-    in the same way, with the cause `error`: no message ends the process. All methods run in the executor's thread.
+    in the same way, with the cause `error`: no message ends the process. `counts`: what became of the messages of each
+    topic. Each message has one end: it is used, refused, or dropped. All methods run in the executor's thread.
     """
 
     def __init__(self, node: Node) -> None:
-        self._node, self._refusals = node, Refusals()
+        self._node, self._refusals, self.counts = node, Refusals(), TopicCounts()
 
     def subscribe(
-        self, kind: str, type_name: str, topic: str, use: Callable[[Any], None], qos: QoSProfile
-    ) -> Subscription[Any]:
-        """Subscribe to a topic with small messages: their bytes are checked before they are read. `kind`, `use`: as in
-        `guarded`. It costs about 0.04 ms for each message; for a large image it would cost milliseconds."""
-        use_message = self.guarded(
-            kind, self._node.resolve_topic_name(topic), lambda data: use(read_message(type_name, data))
-        )
-        return self._node.create_subscription(message_type(type_name), topic, use_message, qos, raw=True)
+        self, kind: str, type_name: str, topic: str, use: Callable[[Any], None], qos: QoSProfile, end: str = ""
+    ) -> Any:
+        """Subscribe to a topic with small messages: their bytes are checked before they are read. It costs about
+        0.04 ms for each message; for a large image it would cost milliseconds. Returns the subscription. If its queue
+        holds one message, only the newest matters, and none counts as lost.
 
-    def guarded(self, kind: str, source: str, use: Callable[[Any], None]) -> Callable[[Any], None]:
-        """The callback of a subscription. `kind`: of its messages, such as ``embedding``. `source`: its topic."""
+        `kind`: of the messages, such as ``embedding``. `end`: what a message is used for if `use` returns; empty: `use`
+        counts what became of it, once, in `counts`, and then raises nothing.
+        """
+        counts, name = self.counts.of(topic), self._node.resolve_topic_name(topic)
+        known = ("arrived", "lost", "earlier")
+        losses = TopicLosses(lambda: self._node.count_publishers(name), lambda: sum(counts[part] for part in known))
 
-        def on_message(message: Any) -> None:
-            try:
-                use(message)
-            except RefusedMessage as error:
-                self.refuse(f"{kind}.{error.cause}", f"{source}: a message was refused: {error}")
-            except Exception as error:  # no error of a message may end the node
-                self.refuse(f"{kind}.error", f"{source}: a message could not be used: {error_text(error)}")
+        def on_message(data: bytes, number: int | None) -> None:
+            earlier, lost = losses.missing_before(number) if qos.depth > 1 else (0, 0)
+            counts.update(arrived=1, earlier=earlier, lost=lost)
+            cause = self._use(kind, name, lambda: use(read_message(type_name, data)))
+            if cause or end:
+                counts[REFUSED + cause if cause else USED + end] += 1
 
-        return on_message
+        def on_lost(count: int) -> None:
+            counts["lost"] += losses.missing_as_reported(count) if qos.depth > 1 else 0
+
+        return numbered_subscription(self._node, message_type(type_name), topic, on_message, on_lost, qos, raw=True)
+
+    def _use(self, kind: str, topic: str, use: Callable[[], None]) -> str:
+        """Read and use a message. Returns the cause for which it was refused; empty if it was not."""
+        try:
+            use()
+        except RefusedMessage as error:
+            self.refuse(f"{kind}.{error.cause}", f"{topic}: a message was refused: {error}")
+            return error.cause
+        except Exception as error:  # no error of a message may end the node
+            self.refuse(f"{kind}.error", f"{topic}: a message could not be used: {error_text(error)}")
+            return "error"
+        return ""
+
+    def attempt(self, kind: str, work: Callable[[], object]) -> bool:
+        """Go on with accepted messages. Returns whether there was no error; one is counted and logged. `kind`: that of
+        no message, such as ``tracker``."""
+        try:
+            work()
+        except Exception as error:  # caused by a message: no error of one may end the node
+            self.refuse(f"{kind}.error", f"{kind}: messages could not be used: {error_text(error)}")
+            return False
+        return True
 
     def timed(self, kind: str, work: Callable[[], None]) -> Callable[[], None]:
-        """The callback of a timer that goes on with accepted messages. Errors are counted as in `guarded`."""
+        """The callback of a timer that goes on with accepted messages. See `attempt`."""
 
         def on_timer() -> None:
-            try:
-                work()
-            except Exception as error:  # caused by a message: no error of one may end the node
-                self.refuse(f"{kind}.error", f"{kind}: messages could not be used: {error_text(error)}")
+            self.attempt(kind, work)
 
         return on_timer
 
@@ -87,6 +113,10 @@ class CallbackGuard:
         """What was refused lately, for the status of the node; empty if nothing."""
         return self._refusals.warning(time.monotonic())
 
-    def values(self) -> dict[str, int]:
-        """The counts for the diagnostics."""
-        return self._refusals.values()
+    def values(self, waiting: Mapping[str, int] = MappingProxyType({})) -> dict[str, int]:
+        """The counts for the diagnostics. `waiting`: topic → how many of its messages are not used or dropped yet."""
+        return {
+            **self._refusals.values(),
+            "lost": self.counts.total("lost"),
+            **self.counts.values(waiting),
+        }

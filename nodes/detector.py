@@ -33,7 +33,6 @@ from sensebind.fusion.events.tracker import EventTracker
 from sensebind.fusion.io import messages
 from sensebind.fusion.io.received.embeddings import received_embedding
 from sensebind.fusion.io.received.phrases import PhraseAnswer, received_phrases
-from sensebind.fusion.io.received.sequences import SequenceGaps
 from sensebind.fusion.io.received.spaces import ReceivedSpace, received_space
 from sensebind.fusion.io.received.values import RefusedMessage
 from sensebind.nodes.callback_guard import CallbackGuard
@@ -75,17 +74,17 @@ class DetectorNode(ManagedNode):
 
     def configure(self, values: dict[str, Any]) -> None:
         self._values = values
-        self._callback_guard, self._gate, self._gaps = CallbackGuard(self), StampGate(), SequenceGaps()
+        self._callback_guard, self._gate = CallbackGuard(self), StampGate()
         self._phrases: dict[str, PhraseAnswer] = {}  # phrase → its vector in the current space, and what belongs to it
         self._needs_configuration = False  # parameters or space changed after the tracker was configured
         self._space: ReceivedSpace | None = None
         self._present_modalities: set[str] = set()  # those that had an embedding
         self._tracker: EventTracker | None = None
         # Ticks that wait for the tracker.
-        self._waiting_ticks: deque[tuple[int, dict[str, Embedding]]] = deque(maxlen=MAX_WAITING_TICKS)
-        self._assembler = TickAssembler(to_ns(values["tick_timeout"]))
+        self._waiting_ticks: deque[tuple[int, dict[str, Embedding]]] = deque()
+        self._assembler = TickAssembler(to_ns(values["tick_timeout"]), self._count_end)
         self._watchdog = EmbeddingWatchdog(values["fault.update_period"])
-        self._backlog = Backlog()
+        self._backlog = Backlog(self._count_end)
         self._counts: Counter[str] = Counter()
         # Topic → sequence numbers of its messages.
         self._sequences: defaultdict[str, Iterator[int]] = defaultdict(count)
@@ -98,7 +97,7 @@ class DetectorNode(ManagedNode):
         self._diagnostics_publisher = self.create_publisher(DiagnosticArray, "/diagnostics", 10)
         self._phrase_requests = PhraseRequests(self, self._on_phrases_embedded)
         self._space_subscription = self._callback_guard.subscribe(
-            "space", messages.EMBEDDING_SPACE_TYPE, "embedding_space", self._on_space, LATCHED_QOS
+            "space", messages.EMBEDDING_SPACE_TYPE, "embedding_space", self._on_space, LATCHED_QOS, end="applied"
         )
         self._update_timer = self.create_timer(
             0.2,
@@ -112,7 +111,7 @@ class DetectorNode(ManagedNode):
         steady = Clock(clock_type=ClockType.STEADY_TIME)
         self._active_timers = [
             self.create_timer(1.0, self._publish_diagnostics, clock=steady),
-            self.create_timer(POLL_PERIOD, self._callback_guard.timed("embedding", self._watch), clock=steady),
+            self.create_timer(POLL_PERIOD, self._callback_guard.timed("watchdog", self._watch), clock=steady),
         ]
 
     def deactivate(self) -> list[Publisher]:
@@ -125,12 +124,12 @@ class DetectorNode(ManagedNode):
         self._embedding_subscriptions = {}
         self._process(self._backlog.flush())
         self._step(self._assembler.flush())
-        if self._tracker is not None:
-            self._publish(self._tracker.restart())
+        self._restart_tracker()
         self._report_fault(self._watchdog.restart())
-        self._backlog, self._gate = Backlog(), StampGate()
+        self._gate = StampGate()
+        self._backlog.restart()
         self._assembler.restart()
-        self._waiting_ticks.clear()
+        self._drop_waiting_ticks(0)
         return [self._event_publisher] if time.monotonic() - self._last_published < ACKNOWLEDGEMENT_TIMEOUT else []
 
     def release(self) -> None:
@@ -166,7 +165,7 @@ class DetectorNode(ManagedNode):
             self.get_logger().info("the embedder has other sensors: event tracking starts again")
             self._process(self._backlog.flush())
             self._step(self._assembler.flush())
-            self._publish(self._tracker.restart())  # else a sensor that was removed seems to be unplugged
+            self._restart_tracker()  # else a sensor that was removed seems to be unplugged
         self._space = space
         if self.is_active:
             self._subscribe_to_sensors()
@@ -299,12 +298,11 @@ class DetectorNode(ManagedNode):
     # --- embeddings in, events out
 
     def _on_embedding(self, sensor: str, message: Any) -> None:
-        topic, now = f"embeddings/{sensor}", time.monotonic()
-        self._gaps.add(topic, message.sequence, lambda: self.count_publishers(self.resolve_topic_name(topic)))
-        embedding = received_embedding(message, self._space, sensor)
+        now, embedding = time.monotonic(), received_embedding(message, self._space, sensor)
         if not self._gate.accept(embedding.tick, now):
             seconds = embedding.tick / SECOND
             raise RefusedMessage("time", f"the stamp {seconds:.0f} s is more than an hour from those of the others")
+        # It is accepted: from here on, it has one end, also if there is an error.
         self._counts[embedding.source] += 1
         self._present_modalities.add(embedding.modality)
         self._report_fault(self._watchdog.add(embedding))
@@ -327,16 +325,22 @@ class DetectorNode(ManagedNode):
         """Publish reports of the watchdog, if faults are detected."""
         if any(report.phase is EventPhase.OFFSET for report in reports):
             self.get_logger().info("embeddings arrive again")
-        if "fault" in self._values["detectors"]:
-            self._publish(reports)
+        if reports and "fault" in self._values["detectors"]:
+            self._callback_guard.attempt("watchdog", lambda: self._publish(reports))
 
     def _end_events(self) -> None:
         """Process the ticks that the assembler holds, and end all open events."""
         self._step(self._assembler.flush())
-        if self._tracker is not None:
-            self._publish(self._tracker.finish())
+        if (tracker := self._tracker) is not None:
+            self._callback_guard.attempt("tracker", lambda: self._publish(tracker.finish()))
+
+    def _restart_tracker(self) -> None:
+        """End all open events, and forget all ticks."""
+        if (tracker := self._tracker) is not None:
+            self._callback_guard.attempt("tracker", lambda: self._publish(tracker.restart()))
 
     def _process(self, embeddings: Sequence[Embedding]) -> None:
+        """Go on with accepted embeddings. Raises nothing: an error with a tick is counted as `dropped.failed`."""
         for embedding in embeddings:
             if self._assembler.jumped_back(embedding):
                 self.get_logger().info(
@@ -346,26 +350,58 @@ class DetectorNode(ManagedNode):
                 self._assembler.restart()
                 self._assembler.jumped_back(embedding)
                 self._watchdog.jumped_back(embedding.tick)
-                if self._tracker is not None:
-                    self._publish(self._tracker.restart())
+                self._restart_tracker()
             if self._assembler.is_late(embedding):
-                self._counts["late"] += 1
-                if self._tracker is not None and embedding.space == self._space_id:
-                    self._publish(self._tracker.add_late_embeddings(embedding.tick, {embedding.source: embedding}))
-                continue
-            self._step(self._assembler.add(embedding))
+                self._count_end(embedding, self._revise(embedding))
+            else:
+                self._step(self._assembler.add(embedding))
+
+    def _revise(self, late: Embedding) -> str:
+        """Process an embedding whose tick was processed. Returns its end."""
+        self._counts["late"] += 1
+        tracker = self._tracker
+        if tracker is None or late.space != self._space_id or not tracker.accepts_late(late.tick):
+            return "dropped.late"
+        is_done = self._callback_guard.attempt(
+            "tracker", lambda: self._publish(tracker.add_late_embeddings(late.tick, {late.source: late}))
+        )
+        return "used.late" if is_done else "dropped.failed"
 
     def _step(self, ticks: list[tuple[int, dict[str, Embedding]]]) -> None:
-        self._counts["lost_ticks"] += max(0, len(self._waiting_ticks) + len(ticks) - MAX_WAITING_TICKS)
         self._waiting_ticks.extend(ticks)
         while self._tracker is not None and self._waiting_ticks:
             tick, present = self._waiting_ticks.popleft()
             known = {s: e for s, e in present.items() if e.space == self._space_id}
             self._counts["other_space"] += len(present) - len(known)
-            if known:
-                self._publish(self._tracker.step(tick, known))
-                self._publish_scores(tick, self._tracker)
-                self._counts["ticks"] += 1
+            is_done = bool(known) and self._callback_guard.attempt(
+                "tracker", partial(self._track, self._tracker, tick, known)
+            )
+            self._counts["ticks"] += is_done
+            for source, embedding in present.items():
+                own_end = "used.in_tick" if is_done else "dropped.failed"
+                self._count_end(embedding, own_end if source in known else "dropped.other_space")
+        self._drop_waiting_ticks(MAX_WAITING_TICKS)
+
+    def _track(self, tracker: EventTracker, tick: int, embeddings: dict[str, Embedding]) -> None:
+        self._publish(tracker.step(tick, embeddings))
+        self._publish_scores(tick, tracker)
+
+    def _drop_waiting_ticks(self, limit: int) -> None:
+        """Drop the oldest ticks that wait for the tracker, until at most `limit` wait."""
+        while len(self._waiting_ticks) > limit:
+            self._counts["lost_ticks"] += 1
+            for embedding in self._waiting_ticks.popleft()[1].values():
+                self._count_end(embedding, "dropped.not_ready")
+
+    def _count_end(self, embedding: Embedding, end: str) -> None:
+        """Count what became of an accepted embedding. Each has one end."""
+        self._callback_guard.counts.of(f"embeddings/{embedding.source}")[end] += 1
+
+    def _waiting_embeddings(self) -> Counter[str]:
+        """Topic → how many of its embeddings are neither used nor dropped yet."""
+        waiting = self._backlog.waiting + self._assembler.waiting
+        waiting.update(source for _, present in self._waiting_ticks for source in present)
+        return Counter({f"embeddings/{source}": count for source, count in waiting.items()})
 
     def _publish(self, events: list[Event]) -> None:
         for event in events:
@@ -455,8 +491,7 @@ class DetectorNode(ManagedNode):
             "dropped_after_stalls": self._backlog.dropped,
             "requests_repeated": self._phrase_requests.repeated,
             "incomplete_ticks": self._assembler.incomplete_ticks,
-            "lost": sum(self._gaps.lost.values()),
-            **self._callback_guard.values(),
+            **self._callback_guard.values(self._waiting_embeddings()),
         }
         values |= dict(sorted(self._counts.items()))
         status = diagnostic_status(self.get_fully_qualified_name(), "events", level, message, values)

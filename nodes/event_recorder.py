@@ -19,7 +19,7 @@ from rclpy.exceptions import InvalidServiceNameException
 from rclpy.publisher import Publisher
 
 from sensebind.fusion.config.parameters import EventRecorderOptions
-from sensebind.fusion.core.errors import ConfigError
+from sensebind.fusion.core.errors import ConfigError, error_text
 from sensebind.fusion.core.events import Event, EventPhase
 from sensebind.fusion.core.parameters import options_with_values
 from sensebind.fusion.io import messages
@@ -39,8 +39,7 @@ OUTCOMES = ("onsets", "snapshots", "too_soon", "unavailable", "refused", "unansw
 class EventRecorderNode(ManagedNode):
     """Calls the snapshot service of a rosbag2 recorder at the onset of chosen events, without blocking.
 
-    Each chosen onset is counted, and its outcome (`OUTCOMES`). All callbacks run in the executor's
-    thread.
+    Each chosen onset is counted, and its outcome (`OUTCOMES`). All callbacks run in the executor's thread.
     """
 
     def __init__(self) -> None:
@@ -114,11 +113,12 @@ class EventRecorderNode(ManagedNode):
             (options.event_kinds and event.kind.name.lower() not in options.event_kinds)
             or (options.event_labels and event.label not in options.event_labels)
         ):
+            self._count_end("dropped.not_chosen")
             return
         self._counts["onsets"] += 1
         now = time.monotonic()
         if self._due is not None or self._call is not None or now - self._last_snapshot < options.snapshot_interval:
-            self._counts["too_soon"] += 1
+            self._count("too_soon")
             return
         self._due = (now + options.snapshot_delay, event)
         self._request_if_due()
@@ -135,7 +135,7 @@ class EventRecorderNode(ManagedNode):
     def _request(self, event: Event) -> None:
         self._due = None
         if self._client is None:
-            self._counts["unavailable"] += 1  # reported when the node was configured
+            self._count("unavailable")  # reported when the node was configured
         elif not self._client.service_is_ready():
             self._fail(
                 "unavailable",
@@ -144,15 +144,21 @@ class EventRecorderNode(ManagedNode):
             )
         else:
             self._last_snapshot = self._call_started = time.monotonic()
-            self._call = call = self._client.call_async(message_type(SNAPSHOT_TYPE).Request())
+            try:
+                self._call = call = self._client.call_async(message_type(SNAPSHOT_TYPE).Request())
+            except Exception as error:  # of the middleware
+                self._fail("unavailable", f"'{self._options.snapshot_service}' cannot be called: {error_text(error)}")
+                return
             call.add_done_callback(lambda future: self._on_answer(event, future))
 
     def _on_answer(self, event: Event, future: Any) -> None:
         if future is not self._call:
             return  # dropped, or cleaned up meanwhile
         self._call = None
-        if future.result().success:
-            self._counts["snapshots"] += 1
+        if future.exception() is not None:
+            self._fail("unanswered", f"the call to '{self._options.snapshot_service}' failed: {future.exception()}")
+        elif future.result().success:
+            self._count("snapshots")
             self._problem = ""
             self.get_logger().info(f"snapshot for {event.kind.name} {event.label} ({event.id})")
         else:
@@ -160,8 +166,17 @@ class EventRecorderNode(ManagedNode):
             self._fail("refused", f"'{service}' could not take the snapshot: start the recorder with --snapshot-mode")
 
     def _fail(self, outcome: str, problem: str) -> None:
-        self._counts[outcome] += 1
+        self._count(outcome)
         self._report_problem(problem)
+
+    def _count(self, outcome: str) -> None:
+        """Count the outcome of an onset, which is the end of its message."""
+        self._counts[outcome] += 1
+        ends = {"snapshots": "used.snapshots", "refused": "dropped.recorder_refused"}
+        self._count_end(ends.get(outcome, f"dropped.{outcome}"))
+
+    def _count_end(self, end: str) -> None:
+        self._callback_guard.counts.of("events")[end] += 1
 
     def _report_problem(self, problem: str) -> None:
         """Log a problem once, until a snapshot was taken; diagnostics repeat it."""
@@ -178,7 +193,8 @@ class EventRecorderNode(ManagedNode):
         if refused := self._callback_guard.warning:
             level, message = DiagnosticStatus.WARN, f"{message}; {refused}"
         values: dict[str, Any] = {name: self._counts[name] for name in OUTCOMES}
-        values |= {**self._callback_guard.values(), "service": self._options.snapshot_service}
+        waiting = {"events": (self._due is not None) + (self._call is not None)}
+        values |= {**self._callback_guard.values(waiting), "service": self._options.snapshot_service}
         status = diagnostic_status(self.get_fully_qualified_name(), "snapshots", level, message, values)
         self._diagnostics_publisher.publish(diagnostic_array(self, status))
 

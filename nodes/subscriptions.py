@@ -15,45 +15,18 @@ from sensebind.fusion.core.encodings import EncodingError
 from sensebind.fusion.core.errors import error_text
 from sensebind.fusion.core.samples import IMAGE_MODALITIES, Calibration, Sample
 from sensebind.fusion.io.messages import IMU_TYPE
+from sensebind.fusion.io.received.sequences import TopicLosses
 from sensebind.fusion.io.sensor_messages.sample_decoder import SampleDecoder, data_topic, select_message_type
 from sensebind.fusion.io.sensor_options import RAW_TRANSPORT, SensorOptions
 from sensebind.fusion.stream.accounting.identity import MESSAGE_COUNTERS
 from sensebind.nodes.support.message_types import message_type
 from sensebind.nodes.support.qos import LATCHED_QOS, SENSOR_DATA_QOS, sensor_data_qos
-from sensebind.nodes.support.rclpy_compat import HAS_MESSAGE_INFO, SubscriptionEventCallbacks, UnsupportedEventTypeError
+from sensebind.nodes.support.rclpy_compat import SubscriptionEventCallbacks, numbered_subscription
 
 # Messages that the middleware holds while this process is busy: about one second of a sensor's data. With ROS's usual
 # depth of 5, images are lost after 0.17 s without CPU time and IMU readings after 25 ms, as on a loaded machine.
 IMAGE_QUEUE_DEPTH, SERIES_QUEUE_DEPTH = 30, 500
 MIN_QUEUE_DEPTH = 2  # of images of any size
-MAX_SEQUENCE_NUMBER = 2**63  # a sequence number this large means that the middleware provides none
-
-
-class LossCounter:
-    """Counts the messages of a topic that did not arrive, from gaps in the sequence numbers of its publishers.
-
-    The middleware's own event counts only messages lost in transport, not those dropped from a full queue. Each
-    publisher counts from 1, and a message does not say whose it is: it continues the publisher whose newest number is
-    the nearest below its own. `publishers` returns how many publishers the topic has.
-    """
-
-    def __init__(self, publishers: Callable[[], int]) -> None:
-        self._publishers = publishers
-        self._newest: list[int] = []  # newest number of each publisher, the one that was heard last at the end
-
-    def count_missing(self, number: int) -> tuple[int, int]:
-        """How many messages of a publisher before `number` are missing: (before the first that arrived, since the
-        previous one). (0, 0) if it may be the first message of one of several publishers."""
-        before = max((newest for newest in self._newest if newest < number), default=0)
-        missing = number - before - 1
-        if before and missing and len(self._newest) < self._publishers():
-            before = missing = 0
-        if before:
-            self._newest.remove(before)
-        self._newest.append(number)
-        if missing or not before:  # rare, so a moment to forget publishers that have ended
-            self._newest = self._newest[-max(1, self._publishers()) :]
-        return (0, missing) if before else (missing, 0)
 
 
 class SensorSubscriptions:
@@ -196,36 +169,28 @@ class SensorSubscriptions:
     def _subscribe(self, options: SensorOptions, type_name: str, topic: str, callback: Callable[[Any], None]) -> None:
         sensor = options.sensor
         name = self._node.resolve_topic_name(topic)
-        sequence = LossCounter(lambda: self._node.count_publishers(name))
-        numbered = False
 
-        def on_message(message: Any, info: Any) -> None:
-            nonlocal numbered
+        def known() -> int:  # those that arrived before the node was inactive are among them
+            counts = self.message_counts(sensor)
+            return counts["arrived"] + counts["lost"] + counts["earlier"]
+
+        losses = TopicLosses(lambda: self._node.count_publishers(name), known)
+
+        def on_message(message: Any, number: int | None) -> None:
             if self._is_closed:
                 return  # it arrived before
-            number = info.get("publication_sequence_number")
-            if number is not None and 0 < number < MAX_SEQUENCE_NUMBER:
-                numbered = True
-                earlier, since = sequence.count_missing(number)
-                if earlier:  # those that arrived before the node was inactive are among them
-                    known = self.message_counts(sensor)
-                    earlier = max(0, earlier - known["arrived"] - known["lost"] - known["earlier"])
-                self._missed_before_start[sensor] += earlier
-                self._lost[sensor] += since
+            earlier, lost = losses.missing_before(number)
+            self._missed_before_start[sensor] += earlier
+            self._lost[sensor] += lost
             callback(message)
 
-        def on_lost(info: Any) -> None:
-            self._lost[sensor] += 0 if numbered else info.total_count_change
+        def on_lost(count: int) -> None:
+            self._lost[sensor] += losses.missing_as_reported(count)
 
         def subscribe(depth: int) -> Subscription[Any]:
-            called = on_message if HAS_MESSAGE_INFO else callback
-            arguments = (message_type(type_name), topic, called, sensor_data_qos(depth))
-            try:
-                subscription = self._node.create_subscription(
-                    *arguments, event_callbacks=SubscriptionEventCallbacks(message_lost=on_lost)
-                )
-            except UnsupportedEventTypeError:  # not every middleware counts lost messages
-                subscription = self._node.create_subscription(*arguments)
+            subscription = numbered_subscription(
+                self._node, message_type(type_name), topic, on_message, on_lost, sensor_data_qos(depth)
+            )
             self._subscriptions.append(subscription)
             return subscription
 

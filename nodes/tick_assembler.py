@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections import Counter
+from collections.abc import Callable
+
 from sensebind.fusion.core.embeddings import FUSED, Embedding
 from sensebind.fusion.core.samples import SECOND
 
@@ -41,16 +44,30 @@ class TickAssembler:
 
     If some are missing when the newest tick is `timeout` ns later, the tick is returned without them and counted in
     `incomplete_ticks`.
+
+    `on_end` is called with each embedding that is not returned, and what became of it: `used.in_tick`, a fused one that
+    named the sources of a tick which is returned; `dropped.late`, its tick was already returned; `dropped.replaced`,
+    another one of its source and tick came after it; `dropped.alone`, a fused one whose sources did not arrive;
+    `dropped.restart`. `waiting` are those that are held.
     """
 
-    def __init__(self, timeout: int) -> None:
-        self.timeout = timeout
+    def __init__(self, timeout: int, on_end: Callable[[Embedding, str], None] = lambda embedding, end: None) -> None:
+        self.timeout, self._on_end = timeout, on_end
         self.incomplete_ticks = 0
+        self._pending: dict[int, dict[str, Embedding]] = {}
         self.restart()
+
+    @property
+    def waiting(self) -> Counter[str]:
+        """Source → how many of its embeddings are held."""
+        return Counter(source for present in self._pending.values() for source in present)
 
     def restart(self) -> None:
         """Drop all embeddings and accept any tick again."""
-        self._pending: dict[int, dict[str, Embedding]] = {}
+        for present in self._pending.values():
+            for embedding in present.values():
+                self._on_end(embedding, "dropped.restart")
+        self._pending = {}
         self._last_emitted: int | None = None
         self._newest_tick: int | None = None
         self._newest_by_topic: dict[tuple[str, str], int] = {}  # (modality, sensor) → its newest tick
@@ -74,8 +91,12 @@ class TickAssembler:
         """Add one embedding. Returns the ticks (ns) that are complete now, oldest first, with embeddings by sensor,
         without the fused ones."""
         if self._last_emitted is not None and embedding.tick <= self._last_emitted:
+            self._on_end(embedding, "dropped.late")
             return []
-        self._pending.setdefault(embedding.tick, {})[embedding.source] = embedding
+        present = self._pending.setdefault(embedding.tick, {})
+        if embedding.source in present:
+            self._on_end(present[embedding.source], "dropped.replaced")
+        present[embedding.source] = embedding
         self._newest_tick = embedding.tick if self._newest_tick is None else max(self._newest_tick, embedding.tick)
         return self._pop_complete(self._newest_tick - self.timeout)
 
@@ -95,6 +116,8 @@ class TickAssembler:
             del self._pending[tick]
             self._last_emitted = tick
             embeddings = {m: e for m, e in present.items() if m != FUSED}
+            if fused is not None:
+                self._on_end(fused, "used.in_tick" if embeddings else "dropped.alone")
             if embeddings:
                 ticks.append((tick, embeddings))
         return ticks

@@ -6,7 +6,8 @@ does not have them. They read no clock: the caller passes the time.
 
 from __future__ import annotations
 
-from collections import deque
+from collections import Counter, deque
+from collections.abc import Callable
 
 from sensebind.fusion.core.embeddings import FUSED, Embedding
 from sensebind.fusion.core.events import Event, EventKind, EventPhase, Evidence
@@ -182,11 +183,18 @@ class Backlog:
 
     The middleware delivers the messages that have waited topic by topic, and may have lost some. Without this class, a
     sensor whose messages come first would seem to be ahead of the others, and the others would seem to be missing.
+
+    `on_end` is called with each embedding that is dropped, and `dropped.after_stall`. `waiting` are those held now.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, on_end: Callable[[Embedding, str], None] = lambda embedding, end: None) -> None:
+        self._on_end = on_end
         self.stalls = 0
         self.dropped = 0  # embeddings
+        self.restart()
+
+    def restart(self) -> None:
+        """Forget all that arrived. Call `flush` before it. The counts stay."""
         self._last_call: float | None = None
         self._hold_until: float | None = None
         self._awaited: dict[tuple[str, str], int] = {}  # source → how far it was behind the others before the stall, ns
@@ -195,6 +203,11 @@ class Backlog:
         self._held: list[Embedding] = []
         self._sequences: dict[tuple[str, str], int] = {}  # (modality, sensor) → sequence number of its newest message
         self._first_after_loss = 0  # ns; the latest tick that is the first after lost messages of its sensor
+
+    @property
+    def waiting(self) -> Counter[str]:
+        """Source → how many of its embeddings are held."""
+        return Counter(embedding.source for embedding in self._held)
 
     @property
     def is_holding(self) -> bool:
@@ -235,6 +248,9 @@ class Backlog:
         """Return the held embeddings as `release` does, without waiting for more."""
         kept = sorted((e for e in self._held if e.tick >= self._first_after_loss), key=lambda e: e.tick)
         self.dropped += len(self._held) - len(kept)
+        for embedding in self._held:
+            if embedding.tick < self._first_after_loss:
+                self._on_end(embedding, "dropped.after_stall")
         self._hold_until, self._held, self._first_after_loss = None, [], 0
         self._awaited, self._arrived = {}, set()
         return kept

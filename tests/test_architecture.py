@@ -149,6 +149,12 @@ def test_tests_are_in_folders_named_as_the_packages_and_import_no_other_test() -
             assert not tests, f"{path} imports {tests}: put what both use into tests/helpers"
 
 
+def test_no_two_files_of_tests_have_the_same_name() -> None:
+    # pytest would import one of them only, and `make test` would end before the first test
+    names = [path.name for path in (ROOT / "tests").rglob("test_*.py")]
+    assert not {name for name in names if names.count(name) > 1}
+
+
 def test_a_comment_gives_the_reason_for_each_long_function() -> None:
     long = []
     for path in modules().values():

@@ -164,8 +164,11 @@ def _check_value(path: str | Path, name: str, value: Any) -> None:
     if not isinstance(value, list):
         return
     types = sorted({type(item).__name__ for item in value})
-    if unusable := [name for name in types if name not in ("bool", "int", "float", "str")]:
-        raise ConfigError(f"parameter file '{path}': the list '{name}' contains a {unusable[0]}: ROS has no such lists")
+    if unusable := [kind for kind in types if kind not in ("bool", "int", "float", "str")]:
+        raise ConfigError(
+            f"parameter file '{path}': the list '{name}' contains a {unusable[0]}: "
+            "use booleans, integers, floating-point numbers or texts"
+        )
     if len(types) > 1:
         kinds = " and ".join(types)
         raise ConfigError(f"parameter file '{path}': the list '{name}' mixes values of the types {kinds}: use one type")

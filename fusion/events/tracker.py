@@ -91,6 +91,11 @@ class EventTracker:
             self._checkpoints.popleft()
         return events
 
+    def accepts_late(self, tick: int) -> bool:
+        """Whether `add_late_embeddings` processes those of this tick (ns)."""
+        checkpoints = self._checkpoints
+        return self.last_tick is not None and bool(checkpoints) and checkpoints[0].tick <= tick <= self.last_tick
+
     def add_late_embeddings(self, tick: int, late: Mapping[str, Embedding]) -> list[Event]:
         """Process late embeddings of an earlier tick. Return the changes of open events, reported at the newest tick.
 
@@ -99,13 +104,7 @@ class EventTracker:
         before the detectors were replaced, are ignored.
         """
         unfused = self._unfused_embeddings(late)
-        if (
-            self.last_tick is None
-            or tick > self.last_tick
-            or not self._checkpoints
-            or tick < self._checkpoints[0].tick
-            or not unfused
-        ):
+        if self.last_tick is None or not self.accepts_late(tick) or not unfused:
             return []
         reported, replayed = self._lifecycles, [c for c in self._checkpoints if c.tick >= tick]
         before = [c for c in self._checkpoints if c.tick < tick]

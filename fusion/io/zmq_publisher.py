@@ -178,21 +178,25 @@ class ZmqPublisher:
     ) -> None:
         self.close()
 
-    def send(self, topic: bytes, payload: bytes) -> None:
-        """Send a message to every client that subscribes to this topic. Does not block.
+    def send(self, topic: bytes, payload: bytes) -> bool:
+        """Send a message to every client that subscribes to this topic. Does not block. Returns False if the queue of a
+        client became full.
 
         A client whose queue is full does not get it, nor further ones until it has read some. ZeroMQ does not report
         how many: only the first one is noticed and counted, as `queue_full`. The client sees all in `sequence`.
         """
+        is_queued = True
         try:
             self._socket.send_multipart([topic, payload], zmq.DONTWAIT)
         except zmq.Again:
+            is_queued = False
             self._socket.setsockopt(zmq.XPUB_NODROP, 0)
             self._socket.send_multipart([topic, payload], zmq.DONTWAIT)  # to the other clients
             self._socket.setsockopt(zmq.XPUB_NODROP, 1)
             self._counts["queue_full"] += 1
             self._last_drop = time.monotonic()
         self._counts[topic.decode()] += 1
+        return is_queued
 
     def poll_connection_events(self) -> Counter[str]:
         """Connection events since the last call, counted by the names in `counts`. Call it regularly."""

@@ -234,7 +234,7 @@ class Windower:
             self._newest = sample
         if self.closed_through is not None and sample.stamp < self.closed_through:
             self.counts["late"] += 1
-            if sample.end <= self.closed_through + self.spec.hop - self.spec.length:
+            if self._ends_before(sample, self.closed_through + self.spec.hop - self.spec.length):
                 self.counts["too_late"] += 1
                 return []  # it ends before the first open window
         self._insert(sample)

@@ -10,6 +10,7 @@ import rclpy.subscription
 from rcl_interfaces.msg import SetParametersResult
 from rclpy.impl.implementation_singleton import rclpy_implementation
 from rclpy.node import Node
+from rclpy.qos import QoSProfile
 
 try:
     from rclpy.event_handler import PublisherEventCallbacks, SubscriptionEventCallbacks, UnsupportedEventTypeError
@@ -17,17 +18,17 @@ except ImportError:  # its name in Humble
     from rclpy.qos_event import PublisherEventCallbacks, SubscriptionEventCallbacks, UnsupportedEventTypeError
 
 __all__ = [
-    "HAS_MESSAGE_INFO",
     "LOGGER_SERVICE_ARGUMENTS",
     "NO_EVENT_CALLBACKS",
     "RefusedTransitionsMixin",
     "SubscriptionEventCallbacks",
-    "UnsupportedEventTypeError",
     "call_after_change",
+    "numbered_subscription",
 ]
 
 # Whether a subscription's callback may have a second argument with the message's sequence number: not in Humble.
 HAS_MESSAGE_INFO = hasattr(rclpy.subscription, "MessageInfo")
+MAX_SEQUENCE_NUMBER = 2**63  # a sequence number this large means that the middleware provides none
 
 # For the constructor of a node: a service that sets its log level, if rclpy provides one; Humble's does not.
 LOGGER_SERVICE_ARGUMENTS: dict[str, Any] = (
@@ -56,6 +57,34 @@ def call_after_change(node: Node, name: str, callback: Callable[[Any], None]) ->
         node.add_post_set_parameters_callback(on_change)
     else:
         node.add_on_set_parameters_callback(before_change)
+
+
+def numbered_subscription(
+    node: Node,
+    message_class: type,
+    topic: str,
+    on_message: Callable[[Any, int | None], None],
+    on_lost: Callable[[int], None],
+    qos: QoSProfile,
+    raw: bool = False,
+) -> Any:
+    """Subscribe to a topic. `on_message` is called with each message (`raw`: with its bytes) and the number that the
+    middleware has given to it, from 1 for each publisher; None if rclpy or the middleware gives none. `on_lost` is
+    called with how many messages the middleware reports as lost since the last call; not every middleware does."""
+
+    def on_numbered(message: Any, info: Any) -> None:
+        number = info.get("publication_sequence_number")
+        on_message(message, number if number is not None and 0 < number < MAX_SEQUENCE_NUMBER else None)
+
+    def on_unnumbered(message: Any) -> None:
+        on_message(message, None)
+
+    arguments = (message_class, topic, on_numbered if HAS_MESSAGE_INFO else on_unnumbered, qos)
+    callbacks = SubscriptionEventCallbacks(message_lost=lambda info: on_lost(info.total_count_change))
+    try:
+        return node.create_subscription(*arguments, event_callbacks=callbacks, raw=raw)
+    except UnsupportedEventTypeError:
+        return node.create_subscription(*arguments, raw=raw)
 
 
 class RefusedTransitionsMixin:

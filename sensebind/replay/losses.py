@@ -14,13 +14,8 @@ from sensebind.replay.reader import SampleReader
 
 UNDECODABLE = "undecodable"  # messages that are no samples of their modality
 UNFUSED = "unfused"  # windows that were embedded, but too late for the fused vector of their tick
-FAULTY_WINDOWS = (
-    "encoding",
-    "failure",
-    "no_encoder",
-    "abandoned",
-    UNFUSED,
-)  # of the causes for windows: those of wrong data
+# Of the causes for windows: those that are a fault, and not in every recording.
+FAULTY_WINDOWS = ("encoding", "failure", "no_encoder", "abandoned", UNFUSED)
 MAX_NAMED_TOPICS = 5  # topics that a line of text names
 
 

@@ -416,19 +416,15 @@ def record(
     centikelvin unless the thermal camera has another palette, at `frame_rate` (Hz); `/audio` S16LE in blocks of 0.1 s
     with `/info`; `/imu` at 200 Hz; and the messages of `extra`, sorted by log time.
     The same scenario gives the same bytes. The files appear when all are complete. `progress` is called with the
-    seconds that are simulated so far. Raises `RecordingError` if the bag cannot be written, and for a truth or faults
-    without a bag unless `overwrite`.
+    seconds that are simulated so far. Raises `RecordingError` if the bag cannot be written.
     """
     types = RosbagsMessageFactory()
     streams = message_streams(simulate_sensors(scenario, frame_rate), types)
     require_writable_bag(path, overwrite=overwrite)
     is_new = not Path(path).exists()
     for file in (Path(f"{path}.truth.tsv"), Path(f"{path}.faults.tsv")):
-        # It may be a truth that a person wrote. An overwriting that was killed leaves it without a bag too.
-        if is_new and not overwrite and file.exists():
-            raise RecordingError(
-                f"'{file}' exists, but no bag '{path}': name another bag, move the file away, or use --overwrite"
-            )
+        if is_new and file.exists():  # nobody asked to replace it: it may be a truth that a person wrote
+            raise RecordingError(f"'{file}' exists, but no bag '{path}': name another bag, or move the file away")
     truth, path = scenario.truth(), Path(path)
     faults = [(f.onset, min(f.offset, scenario.duration), f.sensor, f.canonical_kind) for f in scenario.faults]
     with staged(path.parent) as folder:

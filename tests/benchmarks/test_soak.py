@@ -67,25 +67,25 @@ def test_growth_and_noise_are_distinguished(values: np.ndarray, tolerance: float
 def test_each_period_has_one_fault_and_the_same_seed_gives_the_same(others: tuple[str, ...]) -> None:
     start = 10 * SECOND
     plans = [plan_faults(["vision", "imu"], others, 1800.0, 20.0, seed, start) for seed in (1, 1, 2)]
-    names = [[slot.name for slot in plan.slots] for plan in plans]
+    names = [[fault.name for fault in plan.faults] for plan in plans]
     assert names[0] == names[1] != names[2] and len(names[0]) == 89
     assert set(names[0]) | set(names[2]) == set(DELIVERY_FAULTS) | set(others) and set(others) < set(OTHER_FAULTS)
-    ends = [start, *(slot.end for slot in plans[0].slots)]
-    for number, slot in enumerate(plans[0].slots):
-        assert slot.begin == start + (number + 1) * 20 * SECOND and ends[number] <= slot.begin < slot.end
-    assert all(slot.recovered and slot.recovery_s is None for slot in plans[0].slots)
-    assert not plan_faults(["vision"], others, 1800.0, 0.0, 1, start).slots
+    ends = [start, *(fault.end for fault in plans[0].faults)]
+    for number, fault in enumerate(plans[0].faults):
+        assert fault.begin == start + (number + 1) * 20 * SECOND and ends[number] <= fault.begin < fault.end
+    assert all(fault.recovered and fault.recovery_s is None for fault in plans[0].faults)
+    assert not plan_faults(["vision"], others, 1800.0, 0.0, 1, start).faults
 
 
 def test_a_fault_has_passed_when_each_of_its_sensors_has_a_window_of_the_right_time() -> None:
     plan = plan_faults(["vision"], (), 60.0, 20.0, 0, 0)
-    slot = plan.slots[0]
-    plan.note_window("vision", slot.end - 1, slot.end + 1)  # a window of the fault
-    plan.note_window("vision", slot.end + 60 * SECOND, slot.end + 2)  # a wrong clock
-    assert slot.recovery_s is None
-    plan.note_window("vision", slot.end + 1, slot.end + SECOND)
-    plan.note_window("vision", slot.end + 2, slot.end + 2 * SECOND)
-    assert slot.recovery_s == 1.0 and plan.figures(0)[0]["recovery_s"] == 1.0
+    fault = plan.faults[0]
+    plan.note_window("vision", fault.end - 1, fault.end + 1)  # a window of the fault
+    plan.note_window("vision", fault.end + 60 * SECOND, fault.end + 2)  # a wrong clock
+    assert fault.recovery_s is None
+    plan.note_window("vision", fault.end + 1, fault.end + SECOND)
+    plan.note_window("vision", fault.end + 2, fault.end + 2 * SECOND)
+    assert fault.recovery_s == 1.0 and plan.figures(0)[0]["recovery_s"] == 1.0
 
 
 def test_a_reader_counts_what_it_received_lost_and_missed_before_it_started(tmp_path: Path) -> None:

@@ -238,8 +238,12 @@ def test_doctor_lists_the_spaces() -> None:
     assert done.returncode in (0, 1) and "Traceback" not in done.stderr
 
 
+@pytest.mark.slow  # the quick sibling: `bench all` in tests/benchmarks has this part
 def test_bench_pipeline_prints_the_cpu_time_of_five_sensors() -> None:
     done = sensebind("bench", "pipeline", "--seconds", 6)
     assert done.returncode == 0 and "five sensors: % of one core" in done.stdout
+
+
+def test_bench_pipeline_names_the_shortest_run() -> None:
     short = sensebind("bench", "pipeline", "--seconds", 1)
     assert short.returncode == 1 and "--seconds must be at least 6" in short.stderr

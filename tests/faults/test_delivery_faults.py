@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from helpers.fault_runs import ERROR, OK, RECOVERY, STALE, WARN, FaultRun, fault_run
+from helpers.diagnostic_statuses import ERROR, OK, STALE, WARN
+from helpers.fault_runs import RECOVERY, FaultRun, fault_run
 from helpers.sensor_publisher import RATES
 from sensebind.fusion.core.samples import AUDIO, IMU, VISION
 from sensebind.simulation.delivery_faults import ALL_SENSORS, DELIVERY_FAULTS

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
 
 from helpers import poison_messages as poison
-from helpers.fault_runs import WARN, WireReader
+from helpers.diagnostic_statuses import DIAGNOSTICS, WARN, Status, newest
+from helpers.fault_runs import WireReader
 from helpers.ros_processes import peer, ros_environment, running
 from sensebind.fusion.core.samples import SECOND, VISION
 from sensebind.fusion.io import messages
@@ -32,27 +33,28 @@ def test_a_client_that_reads_one_message_a_second_costs_no_other_client_a_messag
     ):
         bridge.wait_for_output("publishing on", 60)
         fast, slow = WireReader(address), WireReader(address, period=1.0)
-        diagnostics = me.subscribe("diagnostic_msgs/msg/DiagnosticArray", "/diagnostics", 100)
+        diagnostics = me.subscribe(DIAGNOSTICS, "/diagnostics", 100)
 
-        def status() -> Any:
-            found = [s for _, array in diagnostics for s in array.status if s.name == "bridge: clients"]
-            return found[-1] if found else None
+        def status() -> Status:
+            return newest(diagnostics, "bridge: clients")
 
-        def values() -> dict[str, str]:
-            return {pair.key: pair.value for pair in status().values} if status() else {}
+        def values() -> Mapping[str, str]:
+            return status().values
 
         publisher = me.publisher(messages.EMBEDDING_TYPE, f"embeddings/{VISION}", EMBEDDING_INPUT_QOS)
         me.wait_for_subscribers(publisher)
-        me.wait_until(lambda: values().get("clients") == "2", 30, "two clients")
+        me.wait_until(lambda: status().count("clients") == 2, 30, "two clients")
         for number in range(COUNT):
             message = poison.good_embedding(make, VISION, poison.START + number * SECOND // 100, number)
             message.vector = make.float_array(vector)
             publisher.publish(message)
             me.spin(0.002)
-        me.wait_until(lambda: values().get(RECEIVED) == str(COUNT), 30, f"{COUNT} messages, not {values()}")
+        me.wait_until(lambda: status().count(RECEIVED) == COUNT, 30, f"{COUNT} messages, not {status()}")
         me.wait_until(lambda: len(fast.messages) == COUNT, 30, "all messages at the fast client")
         assert not fast.gaps() and values()["lost"] == "0"
         assert int(values()["queue_full"]) >= 1
+        ends = [int(values()[f"embeddings/{VISION}: {end}"]) for end in ("used.forwarded", "dropped.queue_full")]
+        assert sum(ends) == COUNT and ends[1] == int(values()["queue_full"])
         assert status().level == WARN and "a client reads too slowly" in status().message
         slow.period = 0.0  # it reads what waits for it, and what is sent then
         for number in range(COUNT, COUNT + 100):

@@ -9,7 +9,6 @@ with fault_run(tmp_path) as run:
 from __future__ import annotations
 
 import json
-import os
 import sys
 import threading
 import time
@@ -19,7 +18,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from helpers.paths import ROOT
+from helpers.diagnostic_statuses import DIAGNOSTICS, OK, WARN, Status, newest, statuses
+from helpers.installed_spaces import with_space
 from helpers.ros_processes import PATIENCE, Executable, Peer, parameter_arguments, peer, ros_environment
 from helpers.sensor_publisher import EMBEDDER_VALUES, RATES, TOPICS
 from sensebind.fusion.core.embeddings import FUSED
@@ -28,7 +28,6 @@ from sensebind.fusion.io import messages
 from sensebind.fusion.stream.accounting.identity import accounts, unaccounted
 
 RECOVERY = 3.0  # s after the end of a cause until all sensors are fused again: the promise
-OK, WARN, ERROR, STALE = b"\x00", b"\x01", b"\x02", b"\x03"
 DETECTOR_VALUES: dict[str, Any] = {
     "detectors": ["prompt", "fault"],
     "prompts.dog": ["a dog barks"],
@@ -36,29 +35,10 @@ DETECTOR_VALUES: dict[str, Any] = {
 }
 
 
-@dataclass(frozen=True, slots=True)
-class Status:
-    """One status of `/diagnostics`, and `time.monotonic()` of its arrival."""
-
-    arrived_at: float
-    level: bytes
-    message: str
-    values: Mapping[str, str]
-
-    def count(self, name: str) -> int:
-        """A counter; 0 if it is not there."""
-        return int(self.values.get(name, "0"))
-
-
 def toy_environment(folder: Path, **extra: str) -> dict[str, str]:
     """An environment in which nodes can load the space `toy` of `helpers.toy_space`, as that of another package."""
-    package = folder / "toy_space-1.dist-info"
-    package.mkdir(parents=True, exist_ok=True)
-    (package / "METADATA").write_text("Metadata-Version: 2.1\nName: toy_space\nVersion: 1\n")
-    (package / "entry_points.txt").write_text("[sensebind.models]\ntoy = helpers.toy_space:ToySpace.load\n")
     environment = ros_environment("sensebind_msgs", "audio_common_msgs", "diagnostic_msgs", **extra)
-    paths = [environment["PYTHONPATH"], str(ROOT / "tests"), str(folder)]
-    return {**environment, "PYTHONPATH": os.pathsep.join(paths)}
+    return with_space(folder, environment, "toy", "helpers.toy_space:ToySpace.load")
 
 
 class Publisher:
@@ -186,18 +166,11 @@ class FaultRun:
 
     def statuses(self, name: str, since: float = 0.0) -> list[Status]:
         """The statuses of a component, such as `embedder: vision`, since `time.monotonic()`, the oldest first."""
-        return [
-            Status(at, status.level, status.message, {pair.key: pair.value for pair in status.values})
-            for at, message in self.diagnostics
-            if at >= since
-            for status in message.status
-            if status.name == name
-        ]
+        return statuses(self.diagnostics, name, since)
 
     def sensor(self, name: str, since: float = 0.0) -> Status:
         """The newest status of a sensor."""
-        found = self.statuses(f"embedder: {name}", since)
-        return found[-1] if found else Status(0.0, STALE, "", {})
+        return newest(self.diagnostics, f"embedder: {name}", since)
 
     def counted(self, sensor: str, since: float, until: float | None = None) -> dict[str, int]:
         """How much each counter of a sensor grew from the newest status before `since` on."""
@@ -316,7 +289,7 @@ def fault_run(
             environment,
             own,
             publisher=None,  # type: ignore[arg-type]
-            diagnostics=me.subscribe("diagnostic_msgs/msg/DiagnosticArray", "/diagnostics", 100),
+            diagnostics=me.subscribe(DIAGNOSTICS, "/diagnostics", 100),
             embeddings={
                 name: me.subscribe(messages.EMBEDDING_TYPE, f"embeddings/{name}", EMBEDDING_INPUT_QOS)
                 for name in (*RATES, FUSED)

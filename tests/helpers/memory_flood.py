@@ -14,17 +14,13 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from helpers.ros_processes import Executable, parameter_arguments, peer, ros_environment
+from sensebind.benchmarks.harness.resources import process_resources
 
 STALLED = (  # each batch takes `stall` s, as on a GPU that hangs
     "import time; from sensebind.fusion.inference.batch_runner import BatchRunner; start = BatchRunner._start; "
     "BatchRunner._start = lambda *a: (time.sleep({stall}), start(*a))[1]; "
     "from sensebind.nodes.embedder import main; raise SystemExit(main())"
 )
-
-
-def resident_mb(pid: int) -> float:
-    """Resident memory of a process."""
-    return int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE") / 2**20
 
 
 def main() -> int:
@@ -52,7 +48,7 @@ def main() -> int:
             publishers = [me.publisher("sensor_msgs/msg/Image", f"/{name}/image") for name in names]
             for publisher in publishers:
                 me.wait_for_subscribers(publisher)
-            before = resident_mb(embedder.pid)
+            before = process_resources(embedder.pid)["rss_mb"]
             width, height = args.size
             image = Image(height=height, width=width, step=3 * width, encoding="rgb8")
             image.data = os.urandom(3 * width) * height
@@ -64,7 +60,7 @@ def main() -> int:
                     publisher.publish(image)
                 sent += 1
                 me.spin(max(0.01, sent / 30 - now))
-                peak = max(peak, resident_mb(embedder.pid))
+                peak = max(peak, process_resources(embedder.pid)["rss_mb"])
             found = {s.name: s for _, array in diagnostics for s in array.status}
         finally:
             embedder.kill()

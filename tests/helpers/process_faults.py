@@ -8,7 +8,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from helpers.fault_runs import OK, STALE, FaultRun, Publisher
+from helpers.diagnostic_statuses import OK, STALE
+from helpers.fault_runs import FaultRun, Publisher
 from helpers.ros_services import NodeServices
 from helpers.sensor_publisher import RATES, TOPICS
 from sensebind.fusion.core.embeddings import FUSED

@@ -12,9 +12,7 @@ import pytest
 from rosbags.rosbag2 import StoragePlugin, Writer
 from rosbags.typesys.store import Typestore
 
-from helpers.sensor_messages import (
-    START,
-)
+from helpers.sensor_messages import START
 from sensebind.fusion.config.parameters import embedder_parameters, resolve_values, sensor_options
 from sensebind.fusion.core.samples import SECOND, Calibration, Frame, Reading, Sample, Sound
 from sensebind.fusion.io.recordings import Recording, Topic

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import torch
 
-from helpers.paths import ROOT
+from helpers.installed_spaces import with_space
 from helpers.toy_space import ToySpace
 from sensebind.fusion.core.samples import IMU, TEXT
 from sensebind.fusion.core.windows import Window
@@ -71,8 +71,4 @@ def wait_for_ever() -> None:
 
 def with_stuck_space(folder: Path, environment: Mapping[str, str]) -> dict[str, str]:
     """The environment of a process in which the space ``stuck`` is installed. `folder`: for the package's files."""
-    info = folder / "stuck-1.0.dist-info"
-    info.mkdir(parents=True, exist_ok=True)
-    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: stuck\nVersion: 1.0\n")
-    (info / "entry_points.txt").write_text("[sensebind.models]\nstuck = helpers.stuck_spaces:StuckSpace.load\n")
-    return {**environment, "PYTHONPATH": os.pathsep.join([str(folder), str(ROOT / "tests"), environment["PYTHONPATH"]])}
+    return with_space(folder, environment, "stuck", "helpers.stuck_spaces:StuckSpace.load")

@@ -26,7 +26,6 @@ from sensebind.fusion.io.received.phrases import (
     received_phrases,
 )
 from sensebind.fusion.io.received.refusals import LOG_PERIOD, WARNING_PERIOD, Refusals
-from sensebind.fusion.io.received.sequences import SequenceGaps
 from sensebind.fusion.io.received.spaces import received_space
 from sensebind.fusion.io.received.values import RefusedMessage, checked_text
 from sensebind.fusion.io.recordings import RosbagsMessageFactory
@@ -196,12 +195,3 @@ def test_a_thousand_refusals_of_a_kind_are_counted_exactly_and_logged_once() -> 
     }
     assert "event.kind 1000" in refusals.warning(10.0) and refusals.warning(10.0 + WARNING_PERIOD) == ""
     assert refusals.add("event.kind", "again", 1.0 + LOG_PERIOD).startswith("again; 1000 of this kind since")
-
-
-def test_missing_messages_are_counted_from_gaps_and_a_new_publisher_is_no_loss() -> None:
-    gaps = SequenceGaps()
-    for number in (5, 6, 9, 10, 0, 1, 3, 2**64 - 1, 4):
-        gaps.add("events", number)
-    gaps.add("shared", 1, lambda: 2)
-    gaps.add("shared", 100, lambda: 2)
-    assert gaps.lost == {"events": 2 + 1}

@@ -6,6 +6,7 @@ import sys
 import time
 from typing import Any
 
+from helpers.diagnostic_statuses import DIAGNOSTICS, OK, STALE, Status, newest
 from helpers.ros_processes import Executable, peer, ros_environment, running
 from helpers.toy_space import ToySpace
 from sensebind.fusion.core.embeddings import FUSED, Embedding, fuse
@@ -43,7 +44,6 @@ rclpy.spin(node)
 
 
 def test_a_lost_answer_is_requested_again_a_paused_clock_is_no_fault_and_another_space_is_accepted() -> None:
-    from diagnostic_msgs.msg import DiagnosticStatus
     from rosgraph_msgs.msg import Clock
 
     from sensebind.fusion.io import messages
@@ -56,15 +56,14 @@ def test_a_lost_answer_is_requested_again_a_paused_clock_is_no_fault_and_another
     # --- an embedder that dies while it answers
     dying = Executable([sys.executable, "-c", DYING_SERVICE], environment)
     with peer(environment) as me, running("detector", environment=environment, values=VALUES) as detector:
-        diagnostics = me.subscribe("diagnostic_msgs/msg/DiagnosticArray", "/diagnostics")
+        diagnostics = me.subscribe(DIAGNOSTICS, "/diagnostics")
         received = me.subscribe(messages.EVENT_TYPE, "events", EVENT_QOS)
         space_publisher = me.publisher(messages.EMBEDDING_SPACE_TYPE, "embedding_space", LATCHED_QOS)
         specs = {m: WindowSpec(m, SECOND, to_ns(HOP)) for m in (VISION, AUDIO)}
         space_publisher.publish(messages.space_message(make, space, specs, START))
 
-        def status() -> Any:
-            found = [s for _, message in diagnostics for s in message.status if s.name == "detector: events"]
-            return found[-1] if found else DiagnosticStatus()
+        def status() -> Status:
+            return newest(diagnostics, "detector: events")
 
         def events() -> list[Event]:
             return [messages.event_from_message(message) for _, message in received]
@@ -111,7 +110,7 @@ def test_a_lost_answer_is_requested_again_a_paused_clock_is_no_fault_and_another
         assert [e.phase for e in events() if e.phase is not EventPhase.UPDATE] == [EventPhase.ONSET], detector.output
         me.spin(3.5)  # the clock stands still
         assert {e.label for e in events()} == {"anything"} and all(e.phase is not EventPhase.OFFSET for e in events())
-        assert "/clock stands still" in status().message and status().level == b"\x00"
+        assert "/clock stands still" in status().message and status().level == OK
         play(1.0)
         assert len({e.id for e in events()}) == 1 and all(e.phase is not EventPhase.OFFSET for e in events())
         began = time.monotonic()
@@ -119,7 +118,7 @@ def test_a_lost_answer_is_requested_again_a_paused_clock_is_no_fault_and_another
         labels = [(e.label, e.phase) for e in events()]
         assert labels[-2:] == [("anything", EventPhase.OFFSET), (STOPPED, EventPhase.ONSET)]
         assert next(at for at, m in received if m.label == STOPPED) - began < 3.5
-        me.wait_until(lambda: status().level == b"\x03", 5, "STALE")
+        me.wait_until(lambda: status().level == STALE, 5, "STALE")
 
         # --- an embedder with another space
         space.id, seen = "toy@1", len(events())

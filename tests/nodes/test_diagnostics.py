@@ -14,7 +14,9 @@ pytest.importorskip("rclpy", reason="rclpy is not installed here: see `sensebind
 
 from diagnostic_msgs.msg import DiagnosticStatus
 
+from sensebind.commands.doctor.live import LiveStatuses, lines_of
 from sensebind.fusion.core.samples import SECOND
+from sensebind.fusion.stream.accounting.identity import unaccounted
 from sensebind.fusion.stream.clock_steps import CommonStep
 from sensebind.fusion.stream.statistics import SensorStatistics
 from sensebind.nodes.diagnostics import LOG_LIMIT, MAX_ERROR_LENGTH, MAX_LOGGED_ERRORS, STEP_STATUSES, Diagnostics
@@ -174,3 +176,18 @@ def test_the_problem_of_a_topic_is_the_message_and_the_namespace_is_in_name_and_
     (status,) = pipeline.diagnostics.statuses(pipeline, problems={"vision": "set x"})  # type: ignore[arg-type]
     assert (status.level, status.message) == (DiagnosticStatus.STALE, "set x")
     assert (status.name, status.hardware_id) == ("robot1/embedder: vision", "robot1/vision")
+
+
+def test_several_robots_in_one_process_have_lines_of_their_own_and_only_the_faulty_one_is_unaccounted() -> None:
+    found, rows = LiveStatuses(), {"/robot1/embedder": 3, "/robot2/embedder": 4}
+    for node, used in rows.items():
+        pipeline = FakePipeline()
+        pipeline.arrived = 5
+        pipeline.counts.update(decoded=5, samples=5, used=used, invalid=2)
+        statuses = Diagnostics({"device": "cpu"}, pipeline, node).statuses(pipeline)  # type: ignore[arg-type]
+        found.add(SimpleNamespace(status=statuses))
+    lines = {name: lines_of(counts) for name, counts in found.statuses.items()}
+    assert {name: unaccounted(own) for name, own in lines.items()} == {
+        "robot1/embedder: vision": [],
+        "robot2/embedder: vision": ["samples 5 = used 4 + invalid 2 + UNACCOUNTED -1"],
+    }

@@ -10,11 +10,12 @@ from typing import Any
 
 import pytest
 
+from helpers.diagnostic_statuses import DIAGNOSTICS, newest
 from helpers.ros_processes import Executable, Peer, peer, ros_environment, running
 from helpers.ros_services import NodeServices
 from sensebind.fusion.core.events import Event, EventKind, EventPhase
+from sensebind.fusion.stream.accounting.topics import topic_accounts
 
-DIAGNOSTICS = "diagnostic_msgs/msg/DiagnosticArray"
 SERVICE = "/recorder/snapshot"
 
 
@@ -47,8 +48,13 @@ class Recording:
 
     def counts(self) -> dict[str, str]:
         """The values of the newest status, with its message."""
-        found = [s for _, array in self._diagnostics for s in array.status if s.name == "event_recorder: snapshots"]
-        return {pair.key: pair.value for pair in found[-1].values} | {"message": found[-1].message} if found else {}
+        status = newest(self._diagnostics, "event_recorder: snapshots")
+        return {**status.values, "message": status.message}
+
+    def topic_counts(self) -> dict[str, int]:
+        """What became of the events, for the accounting identity."""
+        head = "events: "
+        return {key.removeprefix(head): int(n) for key, n in self.counts().items() if key.startswith(head)}
 
     def wait_for(self, **counts: int) -> None:
         """Wait until the diagnostics have these counts."""
@@ -101,9 +107,13 @@ def test_the_onset_of_a_chosen_event_takes_one_snapshot() -> None:
         found.me.spin(0.2)
         assert len(taken) == 2, "the snapshot waits for its delay"
         found.wait_for(onsets=5, snapshots=2, too_soon=2)
-        assert (
-            found.counts()["message"].startswith("2 snapshots; refused messages: event.malformed 1") and len(taken) == 3
-        )
+        message = found.counts()["message"]
+        assert message.startswith("2 snapshots; refused messages: event.malformed 1") and len(taken) == 3
+        published, arrived = topic_accounts(found.topic_counts())
+        assert arrived.used == {"snapshots": 2} and not arrived.unaccounted
+        not_chosen = {"refused.malformed": 1, "not_chosen": 2 * 3 + 5 * 2, "too_soon": 2, "recorder_refused": 1}
+        assert arrived.dropped == not_chosen
+        assert published.total == 2 + 7 * 3, "with the one that was published before the node started"
 
 
 @pytest.mark.parametrize("installed", [True, False])

@@ -5,11 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from helpers.diagnostic_statuses import DIAGNOSTICS, OK, WARN, Status, newest, statuses
 from helpers.own_spokes import write_own_spoke
 from helpers.rocking_imu import record_rocking_imu
 from helpers.ros_processes import parameter_arguments, peer, ros_environment, running
 
-DIAGNOSTICS = "diagnostic_msgs/msg/DiagnosticArray"
 VALUES: dict[str, Any] = {"modalities": ["vision", "imu"], "device": "cpu"}
 PROMPTS = {
     "prompts.person": ["a person nearby", "a person walking"],
@@ -20,7 +20,6 @@ WARNING = "no modality with data can recognise the prompts person:"
 
 
 def test_motion_alone_is_no_evidence_for_a_person_and_the_detector_warns_once(tmp_path: Path) -> None:
-    from diagnostic_msgs.msg import DiagnosticStatus
 
     from sensebind.fusion.io import messages
     from sensebind.nodes.support.qos import EMBEDDING_QOS, EVENT_QOS
@@ -36,20 +35,17 @@ def test_motion_alone_is_no_evidence_for_a_person_and_the_detector_warns_once(tm
         events = me.subscribe(messages.EVENT_TYPE, "events", EVENT_QOS)
         diagnostics = me.subscribe(DIAGNOSTICS, "/diagnostics")
 
-        def statuses() -> list[Any]:
-            return [s for _, array in diagnostics for s in array.status if s.name == "detector: events"]
+        def found() -> list[Status]:
+            return statuses(diagnostics, "detector: events")
 
-        def newest() -> Any:
-            return (statuses() or [DiagnosticStatus()])[-1]
-
-        me.wait_until(lambda: newest().message == "2 prompts", 90, "readiness")
-        assert newest().level == DiagnosticStatus.OK, "no modality is known yet"
+        me.wait_until(lambda: newest(diagnostics, "detector: events").message == "2 prompts", 90, "readiness")
+        assert found()[-1].level == OK, "no modality is known yet"
         options = parameter_arguments({"rate": 2.0, "delay": 2.0})
         with running("player", str(tmp_path / "bag"), *options, environment=environment) as player:
             me.wait_until(lambda: not player.is_running, 60, "the end of the recording")
-        me.wait_until(lambda: any(WARNING in s.message for s in statuses()), 20, "the warning")
+        me.wait_until(lambda: any(WARNING in s.message for s in found()), 20, "the warning")
         me.spin(2.5)
-        assert {s.level for s in statuses() if WARNING in s.message} == {DiagnosticStatus.WARN}
+        assert {s.level for s in found() if WARNING in s.message} == {WARN}
         (line,) = [line for line in detector.lines if WARNING in line]
         assert "the nearest for person: " in line and "the robot is carried by a person" in line, line
         healthy = [message for _, message in scores if message.prompts[0].modalities]

@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import pytest
 
+from helpers.diagnostic_statuses import DIAGNOSTICS, newest
 from helpers.paths import ROOT
 from helpers.patrols import record_patrol
 from helpers.ros_processes import Executable, Peer, parameter_arguments, peer, ros_environment, running
@@ -30,7 +31,6 @@ from sensebind.replay.session import Settings
 
 CONFIG = ROOT / "config" / "demo.yaml"
 MESSAGES = ("sensebind_msgs", "audio_common_msgs")
-DIAGNOSTICS = "diagnostic_msgs/msg/DiagnosticArray"
 
 
 class Live(NamedTuple):
@@ -68,8 +68,8 @@ def offline(path: Path) -> tuple[list[Embedding], list[Event]]:
 def status(received: list[tuple[float, Any]], name: str) -> dict[str, str]:
     """The newest diagnostics of a sensor of the embedder, or of the detector."""
     expected = "detector: events" if name == "detector" else f"embedder: {name}"
-    found = [s for _, array in received for s in array.status if s.name == expected]
-    return {pair.key: pair.value for pair in found[-1].values} | {"message": found[-1].message} if found else {}
+    found = newest(received, expected)
+    return {**found.values, "message": found.message}
 
 
 def live(path: Path, rate: float, vectors: int = 0, events: int = 0) -> Live:
@@ -121,7 +121,7 @@ def played(patrol: Path, replayed: tuple[list[Embedding], list[Event]]) -> Calla
     return cache(lambda rate: live(patrol, rate, len(replayed[0]) - 1, len(replayed[1])))
 
 
-@pytest.mark.parametrize("rate", [1.0, 2.0])
+@pytest.mark.parametrize("rate", [1.0, pytest.param(2.0, marks=pytest.mark.slow)])
 def test_the_nodes_publish_the_results_of_a_replay_at_any_rate(
     replayed: tuple[list[Embedding], list[Event]], played: Callable[[float], Live], rate: float
 ) -> None:

@@ -2,11 +2,7 @@
 
 from __future__ import annotations
 
-import pytest
-
-pytest.importorskip("rclpy")
-
-from sensebind.nodes.subscriptions import LossCounter
+from sensebind.fusion.io.received.sequences import LossCounter, TopicLosses
 
 
 class Topic:
@@ -62,3 +58,18 @@ def test_the_first_message_of_another_publisher_is_no_gap() -> None:
     topic.receive(1, 2)
     topic.publishers = 2
     assert topic.receive(900, 3, 901, 4, 902, 6) == (0, 1)
+
+
+def test_a_subscription_counts_none_twice_that_an_earlier_one_has_counted() -> None:
+    known = 0
+    losses = TopicLosses(lambda: 1, lambda: known)
+    assert [losses.missing_before(number) for number in (3, 4, 6)] == [(2, 0), (0, 0), (0, 1)]
+    known = 6  # 3 of them arrived
+    again = TopicLosses(lambda: 1, lambda: known)
+    assert [again.missing_before(number) for number in (11, 12)] == [(4, 0), (0, 0)], "7 to 10, in the pause"
+    assert again.missing_as_reported(4) == 0, "the numbers say more"
+
+
+def test_without_numbers_the_losses_are_those_that_the_middleware_reports() -> None:
+    losses = TopicLosses(lambda: 1, lambda: 0)
+    assert losses.missing_before(None) == (0, 0) and losses.missing_as_reported(4) == 4

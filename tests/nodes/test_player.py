@@ -91,7 +91,7 @@ def has_received(received: list[tuple[float, Any]], count: int) -> Callable[[], 
     return lambda: len(received) >= count
 
 
-@pytest.mark.parametrize("rate", [1.0, 4.0])
+@pytest.mark.parametrize("rate", [pytest.param(1.0, marks=pytest.mark.slow), 4.0])
 def test_messages_keep_their_relative_timing_at_any_rate_and_the_clock_runs_forward(
     tmp_path: Path, rate: float
 ) -> None:

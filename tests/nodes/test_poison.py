@@ -11,9 +11,11 @@ import pytest
 from helpers import poison_messages as poison
 from helpers.poison_messages import EMBEDDINGS, EVENTS, SPACE, SPACES, START, Change
 from helpers.ros_processes import Executable, Peer, peer, ros_environment, running
+from sensebind.commands.doctor.live import LiveStatuses, lines_of
 from sensebind.fusion.core.embeddings import FUSED, Embedding
 from sensebind.fusion.core.samples import SECOND, TEXT, VISION
 from sensebind.fusion.io import messages
+from sensebind.fusion.stream.accounting.identity import Account
 
 COUNT = 1000  # poison messages of each type
 VALUES: dict[str, Any] = {
@@ -32,6 +34,14 @@ def status(diagnostics: list[tuple[float, Any]], name: str) -> tuple[bytes, str,
     if not found:
         return b"\x03", "", {}
     return found[-1].level, found[-1].message, {pair.key: pair.value for pair in found[-1].values}
+
+
+def accounts_of(diagnostics: list[tuple[float, Any]], name: str) -> dict[str, list[Account]]:
+    """Topic → the lines of the accounting identity that `sensebind doctor --live` prints for a node."""
+    found = LiveStatuses()
+    for _, message in diagnostics:
+        found.add(message)
+    return {k.removeprefix(f"{name}, "): lines_of(counts) for k, counts in found.statuses.items() if k.startswith(name)}
 
 
 def kinds(type_name: str, changes: list[Change]) -> Counter[str]:
@@ -135,7 +145,12 @@ def test_a_thousand_poison_messages_of_each_type_end_neither_detector_nor_bridge
             } == (kinds("event", EVENTS))
             assert labels == {"anything"}, "a false vector would be a novelty"
             assert own < 20, "and end events, which begin again"
+            ends = {"detector: events": "in_tick", "bridge: clients": "forwarded"}
             for name, node in nodes.items():
+                sent = {f"embeddings/{VISION}": COUNT + 20, f"embeddings/{FUSED}": 20}
+                for topic, (published, arrived) in accounts_of(diagnostics, name).items():
+                    assert published.total == sent.get(topic, published.total) and not arrived.unaccounted, topic
+                    assert topic not in sent or arrived.used[ends[name]] + arrived.waiting >= 20, arrived
                 assert node.is_running
                 assert_one_line_of_each_kind(node, status(diagnostics, name)[2])
 

@@ -152,6 +152,7 @@ def test_each_robot_gets_the_vectors_and_events_of_its_replay(
     assert replayed[ROBOTS[0]][1] and not replayed[ROBOTS[1]][1]
 
 
+@pytest.mark.slow  # the quick sibling: a killed embedder in test_watchdog.py
 def test_a_worker_that_is_killed_is_started_again_and_the_other_robot_goes_on(bag: Path, tmp_path: Path) -> None:
     from lifecycle_msgs.msg import Transition
 

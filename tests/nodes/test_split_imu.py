@@ -9,6 +9,7 @@ import sys
 import numpy as np
 import pytest
 
+from helpers.diagnostic_statuses import DIAGNOSTICS, statuses
 from helpers.ros_processes import PATIENCE, peer, ros_environment, running
 from sensebind.fusion.io import messages
 from sensebind.fusion.stream.accounting.identity import COUNTERS, accounts, unaccounted
@@ -27,7 +28,7 @@ def test_two_topics_of_an_imu_are_embedded_and_a_wrong_clock_is_an_error_with_th
         publishers = {topic: me.publisher(messages.IMU_TYPE, topic) for topic in (GYRO, ACCELERATION)}
         camera = me.publisher(messages.IMAGE_TYPE, "/camera/image")
         embeddings = me.subscribe(messages.EMBEDDING_TYPE, "embeddings/imu")
-        statuses = me.subscribe("diagnostic_msgs/msg/DiagnosticArray", "/diagnostics")
+        diagnostics = me.subscribe(DIAGNOSTICS, "/diagnostics")
         noise = np.random.default_rng(0)
 
         def message(topic: str) -> Imu:
@@ -38,7 +39,7 @@ def test_two_topics_of_an_imu_are_embedded_and_a_wrong_clock_is_an_error_with_th
             return reading
 
         def problem() -> str:
-            found = [s for _, array in statuses for s in array.status if s.name.endswith("vision")]
+            found = statuses(diagnostics, "embedder: vision")
             return next((s.message for s in found if "its clock differs" in s.message), "")
 
         for turn in range(int(60 * PATIENCE * 20)):
@@ -58,10 +59,10 @@ def test_two_topics_of_an_imu_are_embedded_and_a_wrong_clock_is_an_error_with_th
         assert found and float(found[1]) == pytest.approx(37.0, abs=0.5)
         assert re.search(r"vision\.time_offset: -3[67]", problem())
 
-        for _, array in statuses:  # at each moment at which it was published
-            for status in array.status:
-                lines = accounts({pair.key: int(pair.value) for pair in status.values if pair.key in COUNTERS})
-                assert len(lines) == 5 and not unaccounted(lines), status.name
+        for sensor in ("imu", "vision"):
+            for status in statuses(diagnostics, f"embedder: {sensor}"):  # at each moment at which it was published
+                lines = accounts({name: status.count(name) for name in COUNTERS if name in status.values})
+                assert len(lines) == 5 and not unaccounted(lines), sensor
         doctor = subprocess.run(
             [sys.executable, "-m", "sensebind.cli", "doctor", "--live", "--seconds", "4"],
             env=environment, capture_output=True, text=True, timeout=60 * PATIENCE,

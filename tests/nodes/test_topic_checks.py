@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from array import array
 from collections.abc import Mapping
-from typing import Any
 
 import pytest
 
 pytest.importorskip("rclpy", reason="rclpy is not installed here: see `sensebind doctor`")
 
+from helpers.diagnostic_statuses import DIAGNOSTICS, STALE, Status, newest
 from helpers.ros_processes import peer, ros_environment, running
 from sensebind.fusion.core.samples import AUDIO, DEPTH, IMU, VISION
 from sensebind.fusion.io import messages
@@ -91,25 +91,23 @@ def test_the_embedder_logs_once_what_it_lacks_and_what_is_published_instead() ->
 
 
 def test_the_embedder_logs_each_reason_once_and_that_all_sensors_arrive() -> None:
-    from diagnostic_msgs.msg import DiagnosticStatus
 
     environment = ros_environment("sensebind_msgs", "audio_common_msgs")
     values = {"modalities": ["vision", "imu"], "device": "cpu", "memory_limit_mb": 4000}
     arguments = ("--ros-args", "-r", "__ns:=/robot1")
     with peer(environment) as me:
-        diagnostics = me.subscribe("diagnostic_msgs/msg/DiagnosticArray", "/diagnostics")
+        diagnostics = me.subscribe(DIAGNOSTICS, "/diagnostics")
         compressed = me.publisher(COMPRESSED, "/robot1/camera/image/compressed")
         wrong_imu = me.publisher(STRING, "/robot1/imu")
         with running("embedder", *arguments, environment=environment, values=values) as embedder:
 
-            def status(name: str) -> Any:
-                found = [s for _, message in diagnostics for s in message.status if s.name.endswith(f": {name}")]
-                return found[-1] if found else DiagnosticStatus()
+            def status(name: str) -> Status:
+                return newest(diagnostics, f"robot1/embedder: {name}")
 
             embedder.wait_for_output("set vision.transport: compressed", 90)
             embedder.wait_for_output("set imu.topic to a topic of type sensor_msgs/msg/Imu", 10)
             me.wait_until(lambda: "vision.transport: compressed" in status("vision").message, 10, "diagnostics")
-            assert status("vision").level == b"\x03"
+            assert status("vision").level == STALE
             assert {s.name for _, message in diagnostics for s in message.status} == {
                 "robot1/embedder: vision",
                 "robot1/embedder: imu",
@@ -120,7 +118,7 @@ def test_the_embedder_logs_each_reason_once_and_that_all_sensors_arrive() -> Non
                 "robot1/imu",
                 "robot1/sensebind",
             }
-            memory = {value.key: value.value for value in status("memory").values}
+            memory = status("memory").values
             assert memory["memory_limit_mb"] == "4000" and 100 < float(memory["memory_mb"]) < 4000
             me.node.destroy_publisher(compressed)
             me.node.destroy_publisher(wrong_imu)
@@ -143,8 +141,7 @@ def test_the_embedder_logs_each_reason_once_and_that_all_sensors_arrive() -> Non
             me.wait_until(lambda: "all sensors arrive" in embedder.output, 20, "the note")
 
             def offset(name: str) -> float:
-                found = [float(pair.value) for pair in status(name).values if pair.key == "clock_offset_s"]
-                return found[0] if found else float("nan")
+                return float(status(name).values.get("clock_offset_s", "nan"))
 
             me.wait_until(lambda: abs(offset("imu") - 5) < 1 and abs(offset("vision")) < 1, 10, "the offsets")
             me.wait_until(lambda: "unfused" in status("imu").message, 10, "the warning")

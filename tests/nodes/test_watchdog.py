@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from helpers.diagnostic_statuses import DIAGNOSTICS, OK, STALE, Status, newest
 from helpers.ros_processes import Executable, Peer, parameter_arguments, peer, ros_environment, running
 from sensebind.fusion.core.events import Event, EventKind, EventPhase
 from sensebind.fusion.io.messages import stamp_to_ns
@@ -56,7 +57,7 @@ class Robot:
             me,
             me.subscribe(messages.EVENT_TYPE, "events", EVENT_QOS),
             me.subscribe(messages.EMBEDDING_TYPE, "embeddings/vision", EMBEDDING_QOS),
-            me.subscribe("diagnostic_msgs/msg/DiagnosticArray", "/diagnostics"),
+            me.subscribe(DIAGNOSTICS, "/diagnostics"),
             me.subscribe(messages.PROMPT_SCORES, "prompt_scores", EMBEDDING_QOS),
         )
         robot.camera = me.publisher(messages.IMAGE_TYPE, "camera/image", qos_profile_sensor_data)
@@ -81,14 +82,9 @@ class Robot:
         """The phases of the reports on a label, without updates."""
         return [e.phase.name for _, e in self.reports(label, since) if e.phase is not EventPhase.UPDATE]
 
-    def detector(self) -> Any:
+    def detector(self) -> Status:
         """The newest diagnostics of the detector."""
-        found = [s for _, message in self.diagnostics for s in message.status if s.name == "detector: events"]
-        return found[-1] if found else None
-
-    def value(self, key: str) -> int:
-        """A number in the newest diagnostics of the detector."""
-        return next(int(pair.value) for pair in self.detector().values if pair.key == key)
+        return newest(self.diagnostics, "detector: events")
 
     def wait_for_open_event(self) -> None:
         """Wait until embeddings arrive and the prompt's event is open."""
@@ -107,7 +103,7 @@ class Robot:
         assert ended - last <= MAX_DELAY + LATENCY and reported - last <= MAX_DELAY + LATENCY
         assert ended <= reported and offset.offset > 0
         assert fault.kind is EventKind.FAULT and [e.modality for e in fault.evidence] == ["vision"]
-        self.me.wait_until(lambda: self.detector().level == b"\x03", 5, "STALE")
+        self.me.wait_until(lambda: self.detector().level == STALE, 5, "STALE")
         assert "no embeddings arrive" in self.detector().message
         return before
 
@@ -115,7 +111,7 @@ class Robot:
         """Check that the fault ends and events begin again without any help."""
         self.me.wait_until(lambda: self.phases(STOPPED, since) == ["ONSET", "OFFSET"], 60, "the end of the fault")
         self.me.wait_until(lambda: self.phases("anything", since)[-1:] == ["ONSET"], 20, "an event")
-        self.me.wait_until(lambda: self.detector().level == b"\x00", 5, "OK")
+        self.me.wait_until(lambda: self.detector().level == OK, 5, "OK")
         assert {e.label for _, e in self.reports(since=since)} == {STOPPED, "anything"}
 
 
@@ -172,14 +168,14 @@ def test_a_detector_that_stands_still_reports_no_fault_and_counts_no_tick_twice(
 ) -> None:
     me, detector = robot[0].me, robot[1]
     robot[0].wait_for_open_event()
-    since, stalls, first = time.monotonic(), robot[0].value("stalls"), len(robot[0].scores)
+    since, stalls, first = time.monotonic(), robot[0].detector().count("stalls"), len(robot[0].scores)
     os.kill(detector.pid, signal.SIGSTOP)
     me.spin(8.0)
     os.kill(detector.pid, signal.SIGCONT)
     me.spin(2.5)
     assert {event.label for _, event in robot[0].reports(since=since)} == {"anything"}
     assert "OFFSET" not in robot[0].phases("anything", since)
-    assert robot[0].value("stalls") == stalls + 1
+    assert robot[0].detector().count("stalls") == stalls + 1
     processed = [stamp_to_ns(message.header.stamp) for _, message in robot[0].scores[first:]]
     assert len(processed) >= 10 + 2, "the middleware keeps the last 10 messages for a process that does not run"
     assert processed == sorted(set(processed)), "each tick once, in order"

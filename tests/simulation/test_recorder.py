@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import shutil
 from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
@@ -14,7 +13,7 @@ import pytest
 
 from helpers.patrols import BOARD_ONSET, SECONDS_PER_ROOM, patrol_scenario, record_patrol
 from sensebind.fusion.io.messages import stamp_to_ns
-from sensebind.fusion.io.recordings import Recording, RecordingError
+from sensebind.fusion.io.recordings import Recording
 from sensebind.fusion.io.topic_selection import TopicSelection
 from sensebind.simulation.catalogue import CATALOGUE
 from sensebind.simulation.messages import AUDIO_SAMPLE_RATE, SIMULATION_START
@@ -188,18 +187,6 @@ def test_the_truth_is_returned_and_written_beside_the_bag(tmp_path: Path) -> Non
     truth = record_patrol(tmp_path / "bag", duration=4.0)
     assert truth == [GroundTruthEvent(BOARD_ONSET, 4.0, "person")]
     assert (tmp_path / "bag.truth.tsv").read_text() == "onset\toffset\tlabel\n3.200\t4.000\tperson\n"
-
-
-def test_a_truth_that_remains_without_its_bag_is_replaced_only_when_asked(tmp_path: Path) -> None:
-    for name in ("bag.truth.tsv", "bag.faults.tsv"):
-        (tmp_path / name).write_text("of a person, or of an overwriting that was killed\n")
-        with pytest.raises(RecordingError, match=rf"{name}' exists, but no bag .* or use --overwrite"):
-            record_patrol(tmp_path / "bag", duration=1.0)
-        record_patrol(tmp_path / "bag", duration=1.0, overwrite=True)
-        assert sorted(path.name for path in tmp_path.iterdir()) == ["bag", "bag.truth.tsv"]
-        assert (tmp_path / "bag.truth.tsv").read_text().startswith("onset")
-        shutil.rmtree(tmp_path / "bag")
-        (tmp_path / "bag.truth.tsv").unlink()
 
 
 def test_a_whole_patrol_has_four_events() -> None:

@@ -231,6 +231,60 @@ def test_late_samples_are_used_in_windows_that_are_still_open() -> None:
     assert holding and all(tick > START + 3500 * MS for tick in holding)
 
 
+def windows_by_definition(spec: WindowSpec, arrivals: list[Sample]) -> tuple[dict[int, list[int]], set[int]]:
+    """What the windows of a stream without jumps, repeated stamps and bursts are by definition: tick → stamps of its
+    samples; and the stamps that are too late: each window that could have them had closed when they arrived."""
+    found: dict[int, list[int]] = {}
+    held: list[Sample] = []
+    too_late: set[int] = set()
+    newest, closed = 0, None
+
+    def has(tick: int, sample: Sample) -> bool:
+        overlaps = sample.end > tick - spec.length if spec.modality == AUDIO else sample.stamp >= tick - spec.length
+        return overlaps and sample.stamp < tick
+
+    for sample in [*arrivals, None]:  # at the end, all windows up to the newest stamp close
+        if sample is not None:
+            if closed is not None and sample.stamp < closed:
+                ahead = range(closed + spec.hop, closed + 2 * spec.length + 2 * spec.hop, spec.hop)
+                too_late |= set() if any(has(tick, sample) for tick in ahead) else {sample.stamp}
+            held.append(sample)
+            newest = max(newest, sample.end)
+        last = (newest - (spec.lateness if sample is not None else 0)) // spec.hop * spec.hop
+        if closed is None:
+            closed = min(last, min(s.stamp for s in held) // spec.hop * spec.hop)
+        for tick in range(closed + spec.hop, last + 1, spec.hop):
+            if stamps := sorted(s.stamp for s in held if has(tick, s)):
+                found[tick] = stamps[-1:] if spec.frames else stamps
+        closed = max(closed, last)
+    return found, too_late
+
+
+@pytest.mark.parametrize(
+    ("spec", "make"),
+    [(replace(spec, length=SECOND), make) for spec, make in ((FRAMES, frame), (READINGS, reading), (SOUNDS, sound))]
+    + [(SHORT_READINGS, reading)],
+    ids=["frames", "readings", "sounds", "readings in windows shorter than the hop"],
+)
+@given(
+    st.lists(st.integers(0, 60), min_size=2, max_size=40, unique=True),
+    st.lists(st.integers(0, 9), min_size=40, max_size=40),
+)
+def test_late_samples_are_in_each_window_that_is_still_open_and_too_late_only_if_none_is(
+    spec: WindowSpec, make, steps: list[int], delays: list[int]
+) -> None:
+    """Stamps are multiples of 100 ms, so many are exactly at the start or the end of a window."""
+    spec = replace(spec, min_coverage=0.0)
+    steps = sorted(steps, key=lambda step: step + delays[step % 40])  # delays are up to 0.9 s
+    samples = [make(START + step * 100 * MS) for step in steps]
+    windower = Windower(spec)
+    windows = [window for sample in samples for window in windower.accept(sample)] + windower.flush()
+    found, too_late = windows_by_definition(spec, samples)
+    assert {w.tick: [s.stamp for s in w.samples] for w in windows} == found
+    # A late image is also too late if the windows that are open use a newer one.
+    assert windower.counts["too_late"] >= len(too_late) if spec.frames else windower.counts["too_late"] == len(too_late)
+
+
 @given(st.lists(st.integers(20, 400), min_size=2, max_size=6))
 def test_a_change_of_rate_leaves_no_gap(rates) -> None:
     stamps, now = [], START

@@ -172,10 +172,9 @@ def _without_metadata(folder: Path, losses: list[str]) -> RecordingFiles:
 
 def open_file(path: Path, stack: ExitStack) -> BagFile:
     """Open one file by its contents, not by its name. `stack` deletes decompressed copies. Raises `RecordingError`."""
-    if (
-        path.exists() and not path.is_file()
-    ):  # what a pipe holds can be read once only, and the end of a recording is read first
-        raise RecordingError(f"'{path.name}' is not a regular file: save it as one")
+    # What a pipe holds can be read only once, and of a recording the end is read first.
+    if path.exists() and not path.is_file():
+        raise RecordingError(f"'{path.name}' is not a regular file: save the recording as a file")
     with path.open("rb") as file:
         head = file.read(16)
     damage: list[str] = []

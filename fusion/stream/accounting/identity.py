@@ -30,22 +30,12 @@ SAMPLES_WAITING = ("open_samples",)
 WINDOWS_WAITING = ("queue_depth", "in_flight")
 EMBEDDED_DROPS = ("unfused", "replaced")
 EMBEDDED_WAITING = ("awaiting_fusion",)
-# All counters of the identity. Messages: `lost` since the first that arrived, `earlier` before it.
+# All counters of the identity, by line. `lost`: since the first message that arrived; `earlier`: before it.
 MESSAGE_COUNTERS = ("arrived", "side", "lost", "earlier", *MESSAGES_USED, *MESSAGE_DROPS, *MESSAGES_WAITING)
-COUNTERS = (
-    *(
-        *MESSAGE_COUNTERS,
-        "samples",
-        "used",
-        *SAMPLE_ENDS,
-        *SAMPLES_WAITING,
-        "windows",
-        "embedded",
-        *WINDOW_DROPS,
-        *WINDOWS_WAITING,
-    ),
-    *("fused", *EMBEDDED_DROPS, *EMBEDDED_WAITING),
-)
+SAMPLE_COUNTERS = ("samples", "used", *SAMPLE_ENDS, *SAMPLES_WAITING)
+WINDOW_COUNTERS = ("windows", "embedded", *WINDOW_DROPS, *WINDOWS_WAITING)
+EMBEDDED_COUNTERS = ("fused", *EMBEDDED_DROPS, *EMBEDDED_WAITING)
+COUNTERS = (*MESSAGE_COUNTERS, *SAMPLE_COUNTERS, *WINDOW_COUNTERS, *EMBEDDED_COUNTERS)
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,13 +57,8 @@ class Account:
         """The line in `summary.json`, without the causes that dropped nothing."""
         dropped = {cause: count for cause, count in self.dropped.items() if count}
         waiting = {"waiting": self.waiting} if self.waiting else {}
-        return {
-            "total": self.total,
-            "used": dict(self.used),
-            "dropped": dropped,
-            **waiting,
-            "unaccounted": self.unaccounted,
-        }
+        counts = {"total": self.total, "used": dict(self.used), "dropped": dropped, **waiting}
+        return {**counts, "unaccounted": self.unaccounted}
 
     def __str__(self) -> str:
         """The line in one text: ``samples 500 = used 490 + late 3 + waiting 7``, without the counts that are 0."""
@@ -86,13 +71,13 @@ def sensor_counts(statistics: SensorStatistics, messages: Mapping[str, int] | No
     """The counters of a sensor by name, for `accounts`. `messages`: its message counters, if its samples are from
     messages."""
     return {
-        **dict.fromkeys(COUNTERS if messages is not None else COUNTERS[len(MESSAGE_COUNTERS) :], 0),
+        **dict.fromkeys((*SAMPLE_COUNTERS, *WINDOW_COUNTERS, *EMBEDDED_COUNTERS), 0),
         **statistics.counts,
         "open_samples": statistics.open_samples,
         "queue_depth": statistics.waiting_windows,
         "in_flight": statistics.windows_in_flight,
         "awaiting_fusion": statistics.awaiting_fusion,
-        **(messages or {}),
+        **({} if messages is None else {**dict.fromkeys(MESSAGE_COUNTERS, 0), **messages}),
     }
 
 
@@ -151,6 +136,14 @@ def added(several: Iterable[Mapping[str, int]]) -> dict[str, int]:
     for counts in several:
         total.update(counts)
     return dict(total)
+
+
+def unaccounted_by_line(lines: Iterable[Account]) -> dict[str, int]:
+    """Name of each line → how much is unaccounted for in all lines of this name, without regard to the sign."""
+    found: Counter[str] = Counter()
+    for line in lines:
+        found[line.name] += abs(line.unaccounted)
+    return dict(found)
 
 
 def unaccounted(lines: Iterable[Account]) -> list[str]:

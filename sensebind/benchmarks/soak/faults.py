@@ -43,7 +43,7 @@ PROMPTS: Mapping[str, Sequence[str]] = {
 
 
 @dataclass(slots=True)
-class Slot:
+class PlannedFault:
     """One fault: times in ns since the epoch. `recovered`: what it affects → the time at which that worked again."""
 
     name: str
@@ -63,29 +63,29 @@ class Slot:
 class FaultPlan:
     """The faults of a run in order of time, and those of delivery among them as `disturbed` needs them."""
 
-    slots: Sequence[Slot]
+    faults: Sequence[PlannedFault]
     deliveries: Sequence[ScheduledFault]
 
-    def active(self, now: int, name: str) -> Slot | None:
+    def active(self, now: int, name: str) -> PlannedFault | None:
         """The fault of this name that lasts at `now` (ns)."""
-        at = bisect_right(self.slots, now, key=lambda slot: slot.begin) - 1
-        return self.slots[at] if at >= 0 and self.slots[at].name == name and now < self.slots[at].end else None
+        at = bisect_right(self.faults, now, key=lambda fault: fault.begin) - 1
+        return self.faults[at] if at >= 0 and self.faults[at].name == name and now < self.faults[at].end else None
 
     def note_window(self, sensor: str, tick: int, now: int) -> None:
         """A window of a sensor that ends at `tick` was embedded at `now` (ns). It shows a recovery if it ends after the
         fault and its time is not that of a wrong clock."""
-        at = bisect_right(self.slots, now, key=lambda slot: slot.end) - 1
+        at = bisect_right(self.faults, now, key=lambda fault: fault.end) - 1
         if at < 0:
             return
-        slot = self.slots[at]
-        if slot.recovered.get(sensor, now) is None and slot.end <= tick <= now + MAX_AHEAD:
-            slot.recovered[sensor] = now
+        fault = self.faults[at]
+        if fault.recovered.get(sensor, now) is None and fault.end <= tick <= now + MAX_AHEAD:
+            fault.recovered[sensor] = now
 
     def note(self, what: str, now: int) -> None:
         """What is not a sensor, `SLOW_READER` or `DETECTOR`, works at `now` (ns)."""
-        for slot in self.slots:
-            if slot.recovered.get(what, now) is None and slot.end <= now:
-                slot.recovered[what] = now
+        for fault in self.faults:
+            if fault.recovered.get(what, now) is None and fault.end <= now:
+                fault.recovered[what] = now
 
     def note_reader(self, slow: Reader) -> None:
         """Note when each start of the slow reader received its first message."""
@@ -97,12 +97,12 @@ class FaultPlan:
         """One row for each fault, `at_s` since `start` (ns)."""
         return [
             {
-                "at_s": round((slot.begin - start) / SECOND, 1),
-                "fault": slot.name,
-                "sensor": slot.sensor or "all",
-                "recovery_s": None if slot.recovery_s is None else round(slot.recovery_s, 2),
+                "at_s": round((fault.begin - start) / SECOND, 1),
+                "fault": fault.name,
+                "sensor": fault.sensor or "all",
+                "recovery_s": None if fault.recovery_s is None else round(fault.recovery_s, 2),
             }
-            for slot in self.slots
+            for fault in self.faults
         ]
 
 
@@ -118,7 +118,7 @@ def plan_faults(
         random_faults(sensors, count * period, period, round(length * SECOND), seed, start + period) if count else []
     )
     random = np.random.default_rng([seed, 1])
-    slots, deliveries = [], list[ScheduledFault]()
+    planned, deliveries = [], list[ScheduledFault]()
     for fault in found:
         number = int(random.integers(len(DELIVERY_FAULTS) + len(others)))
         name = others[number] if number < len(others) else fault.name
@@ -131,5 +131,5 @@ def plan_faults(
         elif name not in OTHER_FAULTS:
             deliveries.append(fault)
         affected = list(sensors) if sensor == ALL_SENSORS else [sensor]
-        slots.append(Slot(name, sensor, fault.begin, fault.end, dict.fromkeys(affected)))
-    return FaultPlan(slots, deliveries)
+        planned.append(PlannedFault(name, sensor, fault.begin, fault.end, dict.fromkeys(affected)))
+    return FaultPlan(planned, deliveries)

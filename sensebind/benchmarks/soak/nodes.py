@@ -28,6 +28,7 @@ from sensebind.benchmarks.soak.publisher import SensorRun
 from sensebind.benchmarks.soak.readers import DRAIN, SLOW_PAUSE, Reader, drained
 from sensebind.fusion.core.embeddings import FUSED
 from sensebind.fusion.io import messages
+from sensebind.fusion.stream.accounting.identity import COUNTERS, WINDOWS_WAITING, accounts, unaccounted_by_line
 from sensebind.fusion.stream.statistics import WINDOW_DROPS
 from sensebind.nodes.support.message_types import message_type
 from sensebind.nodes.support.processes import node_process, stop_process
@@ -176,13 +177,12 @@ class SoakNodes:
         )
         fast_counts = fast.counts()
         differences = {
-            "messages neither arrived nor lost": sum(
-                abs(sent[m] - sum(arrivals[m][name] for name in ("arrived", "lost", "earlier")))
+            **unaccounted_by_line(
+                line
                 for m in self._modalities
+                for line in accounts({name: count(m, name) for name in COUNTERS}, sent[m])
             ),
-            "windows neither embedded nor dropped": abs(
-                windows["windows"] - windows["embedded"] - sum(windows[name] for name in WINDOW_DROPS)
-            ),
+            "windows that still wait": sum(count(m, name) for m in self._modalities for name in WINDOWS_WAITING),
             "embedded, neither forwarded nor lost": sum(
                 abs(
                     count(m, "embedded") - count("clients", f"embedding/{m}") - count("clients", f"lost.embeddings/{m}")

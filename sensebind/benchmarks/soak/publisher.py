@@ -20,8 +20,8 @@ from rclpy.qos import qos_profile_sensor_data
 
 from sensebind.benchmarks.harness.sensor_load import IMAGE_COUNT, MESSAGE_RATES, Sensor, sensors
 from sensebind.benchmarks.harness.sensor_process import SUBSCRIBER_TIMEOUT, TOPICS, TYPES, message_of
+from sensebind.benchmarks.soak.deliveries import Message, deliveries, halved, poisoned
 from sensebind.benchmarks.soak.faults import NODE_FAULTS, POISON, FaultPlan, plan_faults
-from sensebind.benchmarks.soak.robots import Message, deliveries, halved, poisoned
 from sensebind.fusion.core.samples import SECOND, Frame
 from sensebind.nodes.support.message_types import message_type
 from sensebind.simulation.delivery_faults import Delivery, disturbed

@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING
 
 from sensebind.commands.doctor.findings import print_findings
 from sensebind.commands.doctor.installation import check_installation
-from sensebind.commands.doctor.live import check_live
 from sensebind.commands.doctor.security import check_security
 from sensebind.fusion.core.errors import SensebindError
 
@@ -71,5 +70,7 @@ def run(args: argparse.Namespace) -> int:
     if args.live or args.seconds is not None:
         if not args.live:
             raise SensebindError("--seconds needs --live")
+        from sensebind.commands.doctor.live import check_live  # it needs NumPy, and the other checks need no package
+
         return check_live(LIVE_SECONDS if args.seconds is None else args.seconds)
     return print_findings(check_security(args.keys) if args.security else check_installation())

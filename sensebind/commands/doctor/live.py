@@ -1,4 +1,4 @@
-"""`sensebind doctor --live`: the accounting identity of the sensors of running nodes, from their diagnostics."""
+"""`sensebind doctor --live`: the accounting identity of sensors and topics of running nodes, from their diagnostics."""
 
 from __future__ import annotations
 
@@ -10,18 +10,25 @@ from typing import Any
 
 from sensebind.fusion.core.errors import SensebindError, printable
 from sensebind.fusion.stream.accounting.identity import COUNTERS, Account, accounts
+from sensebind.fusion.stream.accounting.topics import NOT_ENDS, REFUSED, topic_accounts
 
 NO_ROS = "--live reads /diagnostics, which needs ROS 2: source its setup file, or see `sensebind doctor`"
 NO_NODE = (
-    "no embedder of Sensebind answered in {seconds:g} s: start one and activate it, and use its "
+    "no node of Sensebind answered in {seconds:g} s: start one and activate it, and use its "
     "ROS_DOMAIN_ID (now {domain}) and ROS_AUTOMATIC_DISCOVERY_RANGE"
 )
-MAX_STATUSES = 1000  # components of nodes that are kept: any process can publish
+MAX_STATUSES = 1000  # sensors and topics of nodes that are kept: any process can publish
+MAX_ENDS = 100  # names of counts of a topic
 MAX_TEXT = 200  # characters of a name
 MAX_COUNT = 2**63  # no counter is larger
 LARGE_LOSS = 0.05  # fraction of a line: a cause with more is explained
 NUMBER = re.compile(r"[0-9]{1,19}", re.ASCII)
+# Topic and name of a count: ``embeddings/front: refused.not_finite``.
+TOPIC_COUNT = re.compile(
+    rf"([A-Za-z0-9_/ ]{{1,200}}): ({'|'.join(NOT_ENDS)}|(?:used|refused|dropped)\.[a-z_]{{1,40}})", re.ASCII
+)
 ESTIMATED = {"lost": "lost (estimate)", "earlier": "before the first (estimate)"}
+REFUSALS = "docs/guides/lifecycle.md#what-is-refused"
 LOSSES, LOAD = "docs/guides/reading-recordings.md#what-is-not-used", "docs/guides/troubleshooting.md"
 REMEDIES = {  # cause → what to do
     "lost": f"the middleware loses messages: larger buffers, see `sensebind doctor` and {LOAD}",
@@ -39,6 +46,13 @@ REMEDIES = {  # cause → what to do
     "failure": "the space or the device fails: the status of the sensor in /diagnostics says why",
     "no_encoder": "the space has no encoder for this modality: remove it from 'modalities', or choose another space",
     "unfused": "this sensor is behind the others: raise fusion_timeout, or synchronise its clock",
+    "late": f"embeddings come after their tick: raise the detector's tick_timeout, or see {LOAD}",
+    "after_stall": "the detector did not run for a time: its computer is too busy",
+    "other_space": "vectors are of another space than the embedder's: stop the other publisher of embeddings",
+    "not_ready": "the detector has no vectors of its phrases: start the embedder, whose embed_text makes them",
+    "failed": "an error in the detectors: the log of the detector names it, please report it",
+    "queue_full": "a client of the bridge reads too slowly: see client_queue_size in docs/bridge.md",
+    "unavailable": "no recorder offers the snapshot service: see docs/guides/recording.md",
 }
 
 
@@ -49,20 +63,38 @@ def count_of(text: Any) -> int | None:
     return int(text)
 
 
-def counters_of(status: Any) -> dict[str, int]:
-    """The counters in a status that are valid, by name. Any message is accepted."""
-    found = {}
+def counters_of(status: Any) -> dict[str, dict[str, int]]:
+    """The counters in a status that are valid: those of its sensor at "", those of each topic at its name. Any message
+    is accepted."""
+    found: dict[str, dict[str, int]] = {}
     for pair in status.values:
-        if pair.key in COUNTERS:
-            count = count_of(pair.value)
-            if count is not None:
-                found[pair.key] = count
+        topic, name = "", str(pair.key)
+        if name not in COUNTERS:
+            matched = TOPIC_COUNT.fullmatch(name)
+            if matched is None or (matched[1] not in found and len(found) >= MAX_STATUSES):
+                continue
+            topic, name = matched[1], matched[2]
+        count = count_of(pair.value)
+        counts = found.setdefault(topic, {})
+        if count is not None and (name in counts or topic == "" or len(counts) < MAX_ENDS):
+            counts[name] = count
     return found
 
 
 def lines_of(counts: Mapping[str, int]) -> list[Account]:
-    """The lines of the identity in the counters of a status of a sensor. None for any other status."""
-    return accounts(counts) if all(name in counts for name in COUNTERS) else []
+    """The lines of the identity in the counters of a sensor, or of a topic. None for any others."""
+    if all(name in counts for name in COUNTERS):
+        return accounts(counts)
+    return topic_accounts(counts) if all(name in counts for name in NOT_ENDS) else []
+
+
+def remedy(cause: str) -> str:
+    """What to do about a cause; empty if nothing."""
+    return (
+        f"other programs send what cannot be used, see {REFUSALS}"
+        if cause.startswith(REFUSED)
+        else REMEDIES.get(cause, "")
+    )
 
 
 def line_text(line: Account) -> str:
@@ -75,7 +107,7 @@ def line_text(line: Account) -> str:
 
 
 def report(statuses: Mapping[str, Mapping[str, int]]) -> tuple[list[str], bool]:
-    """The table of all statuses with counters, and whether everything is accounted for. `statuses`: name → counters."""
+    """The table of all sensors and topics, and whether everything is accounted for. `statuses`: name → counters."""
     text, causes, all_accounted = list[str](), dict[str, None](), True
     for name, counts in sorted(statuses.items()):
         lines = lines_of(counts)
@@ -84,7 +116,7 @@ def report(statuses: Mapping[str, Mapping[str, int]]) -> tuple[list[str], bool]:
         for line in lines:
             all_accounted &= not line.unaccounted
             causes |= {cause: None for cause, n in line.dropped.items() if n > LARGE_LOSS * line.total}
-    if remedies := [f"  {cause}: {REMEDIES[cause]}" for cause in causes if cause in REMEDIES]:
+    if remedies := [f"  {cause}: {remedy(cause)}" for cause in causes if remedy(cause)]:
         text += [f"large losses (all causes: {LOSSES}):", *remedies]
     if not all_accounted:
         text.append("UNACCOUNTED: counters do not add up, which is a fault of Sensebind: please report this output")
@@ -92,7 +124,7 @@ def report(statuses: Mapping[str, Mapping[str, int]]) -> tuple[list[str], bool]:
 
 
 class LiveStatuses:
-    """The newest counters of each status of sensebind nodes. `add` accepts any message."""
+    """The newest counters of each sensor and topic of nodes of Sensebind. `add` accepts any message."""
 
     def __init__(self) -> None:
         self.statuses: dict[str, dict[str, int]] = {}
@@ -100,14 +132,14 @@ class LiveStatuses:
     def add(self, message: Any) -> None:
         """Keep the counters of a `DiagnosticArray`."""
         for status in message.status:
-            counts = counters_of(status)
-            name = str(status.name)
-            if lines_of(counts) and (name in self.statuses or len(self.statuses) < MAX_STATUSES):
-                self.statuses[name] = counts
+            for topic, counts in counters_of(status).items():
+                name = f"{status.name}, {topic}" if topic else str(status.name)
+                if lines_of(counts) and (name in self.statuses or len(self.statuses) < MAX_STATUSES):
+                    self.statuses[name] = counts
 
 
 def received_statuses(seconds: float) -> dict[str, dict[str, int]]:
-    """The newest counters of each status after `seconds` of `/diagnostics`. Raises `SensebindError` without ROS."""
+    """The newest counters of sensors and topics after `seconds` of diagnostics. Raises `SensebindError` without ROS."""
     try:
         import rclpy
         from diagnostic_msgs.msg import DiagnosticArray

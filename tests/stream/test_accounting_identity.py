@@ -19,6 +19,7 @@ from sensebind.fusion.stream.accounting.identity import (
     SAMPLE_ENDS,
     Account,
     accounts,
+    added,
     sensor_counts,
     unaccounted,
 )
@@ -200,6 +201,24 @@ def test_every_cause_occurs_and_the_identity_holds_with_each() -> None:
     assert wanted - found == {"clock", "replaced"}, "these are below"
 
 
+def test_the_sums_over_robots_are_accounted_for_and_none_hides_what_another_lacks() -> None:
+    counts = []
+    for seed in range(3):
+        pipeline = make_pipeline()
+        for number in range(40):
+            pipeline.accept(made_sample(IMU, START + number * (1 + seed) * 20 * MS, "sound", number))
+            pipeline.accept(
+                made_sample(VISION, START + number * 66 * MS, "empty" if number % 4 == seed else "", number)
+            )
+        counts += [sensor_counts(own) for own in pipeline.statistics().values()]
+    total = added(counts)
+    assert total["samples"] == 3 * 80 and total["invalid"] == 3 * 10 and not unaccounted(accounts(total))
+    for name in ("used", "invalid", "open_samples"):
+        one_less = [{**counts[0], name: counts[0][name] - 1}, *counts[1:]]
+        assert len(unaccounted(accounts(added(one_less)))) == 1
+    assert added([]) == {} and added([{"used": 1}, {"late": 2, "used": 3}]) == {"used": 4, "late": 2}
+
+
 def test_samples_of_a_wrong_clock_count_as_dropped_also_those_that_windows_used() -> None:
     windower = Windower(SPECS[IMU])
     for number in range(150):
@@ -208,7 +227,7 @@ def test_samples_of_a_wrong_clock_count_as_dropped_also_those_that_windows_used(
     windower.accept(motion(0, 1001))
     windower.accept(motion(START + 60 * SECOND, 1002))  # a jump to confirm
     assert windower.counts["used"] > 0 and windower.open_samples > 2
-    windower.reject()
+    windower.drop_for_clock()
     counts, ends = windower.counts, ("used", *SAMPLE_ENDS)
     assert windower.open_samples == 0 and counts["clock"] > 10
     assert counts["samples"] == sum(counts[name] for name in ends) == 154
