@@ -19,7 +19,7 @@ from sensebind.fusion.stream.accounting.topics import REFUSED, USED, TopicCounts
 from sensebind.nodes.support.message_types import message_type
 from sensebind.nodes.support.rclpy_compat import numbered_subscription
 
-CDR_HEADER = 4  # bytes before the fields of a message. The last two bits tell how many bytes of padding end it
+CDR_HEADER = 4  # bytes before the fields of a message. Its last two bits are the bytes of padding at the end
 
 
 def read_message(type_name: str, data: bytes) -> Any:
@@ -51,7 +51,7 @@ class CallbackGuard:
         self, kind: str, type_name: str, topic: str, use: Callable[[Any], None], qos: QoSProfile, end: str = ""
     ) -> Any:
         """Subscribe to a topic with small messages: their bytes are checked before they are read. It costs about
-        0.02 ms for each message; for a large image it would cost milliseconds. Returns the subscription. If its queue
+        0.04 ms for each message; for a large image it would cost milliseconds. Returns the subscription. If its queue
         holds one message, only the newest matters, and none counts as lost.
 
         `kind`: of the messages, such as ``embedding``. `end`: what a message is used for if `use` returns; empty: `use`

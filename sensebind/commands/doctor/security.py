@@ -158,7 +158,8 @@ def key_files(environment: Mapping[str, str], folders: Sequence[Path] | None) ->
 def secret_files(folder: Path) -> tuple[list[Path], bool]:
     """The secret keys in a folder and its subfolders, and whether all its files were looked at. Links to folders are
     not followed."""
-    found, count = [], 0
+    found: list[Path] = []
+    count = 0
     for place, folders, names in os.walk(folder):
         count += len(folders) + len(names)
         if count > MAX_ENTRIES:
