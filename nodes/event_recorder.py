@@ -24,8 +24,9 @@ from sensebind.fusion.core.events import Event, EventPhase
 from sensebind.fusion.core.parameters import options_with_values
 from sensebind.fusion.io import messages
 from sensebind.fusion.io.received.events import received_event
-from sensebind.nodes.callback_guard import CallbackGuard
+from sensebind.fusion.io.received.sequences import SequenceGaps
 from sensebind.nodes.support.diagnostic_status import diagnostic_array, diagnostic_status
+from sensebind.nodes.support.guards.callbacks import CallbackGuard
 from sensebind.nodes.support.managed_node import ManagedNode, serve
 from sensebind.nodes.support.message_types import message_type
 from sensebind.nodes.support.qos import NEW_EVENTS_QOS
@@ -62,7 +63,7 @@ class EventRecorderNode(ManagedNode):
     def configure(self, values: dict[str, Any]) -> None:
         self._options = options_with_values(EventRecorderOptions(), values)
         self._counts, self._problem = Counter(), ""
-        self._callback_guard = CallbackGuard(self)
+        self._callback_guard, self._gaps = CallbackGuard(self), SequenceGaps()
         message_type(messages.EVENT_TYPE)  # fails here if it is not installed
         try:
             service = message_type(SNAPSHOT_TYPE)
@@ -109,6 +110,7 @@ class EventRecorderNode(ManagedNode):
     # --- events in, requests out
 
     def _on_event(self, message: Any) -> None:
+        self._gaps.add("events", message.sequence, lambda: self.count_publishers(self.resolve_topic_name("events")))
         event = received_event(message)
         options = self._options
         if event.phase is not EventPhase.ONSET or (
@@ -179,7 +181,8 @@ class EventRecorderNode(ManagedNode):
         if refused := self._callback_guard.warning:
             level, message = DiagnosticStatus.WARN, f"{message}; {refused}"
         values: dict[str, Any] = {name: self._counts[name] for name in OUTCOMES}
-        values |= {**self._callback_guard.values(), "service": self._options.snapshot_service}
+        lost = {"lost": self._gaps.lost["events"]}
+        values |= {**lost, **self._callback_guard.values(), "service": self._options.snapshot_service}
         status = diagnostic_status(self.get_fully_qualified_name(), "snapshots", level, message, values)
         self._diagnostics_publisher.publish(diagnostic_array(self, status))
 

@@ -22,7 +22,8 @@ from sensebind.fusion.stream.scheduler import Scheduler
 from sensebind.nodes.robots.link import Command, WorkerEnd, WorkerSetup, open_worker_end
 from sensebind.nodes.robots.robot_nodes import make_robot_node, set_clock
 from sensebind.nodes.robots.streams import RobotStreams
-from sensebind.nodes.support.run import GuardedExecutor, logging_to, wait_for_acknowledgements
+from sensebind.nodes.support.guards.executor import GuardedExecutor
+from sensebind.nodes.support.run import logging_to, wait_for_acknowledgements
 
 STOP_TIMEOUT = 5.0  # s in which the last windows must be embedded; the embedder kills this process after 7 s
 COMMAND_POLL = 0.05  # s: a command waits at most this long for the executor
