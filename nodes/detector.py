@@ -35,9 +35,9 @@ from sensebind.fusion.io.received.embeddings import received_embedding
 from sensebind.fusion.io.received.phrases import PhraseAnswer, received_phrases
 from sensebind.fusion.io.received.spaces import ReceivedSpace, received_space
 from sensebind.fusion.io.received.values import RefusedMessage
-from sensebind.nodes.callback_guard import CallbackGuard
 from sensebind.nodes.phrase_requests import PhraseRequests
 from sensebind.nodes.support.diagnostic_status import diagnostic_array, diagnostic_status
+from sensebind.nodes.support.guards.callbacks import CallbackGuard
 from sensebind.nodes.support.managed_node import ManagedNode, serve
 from sensebind.nodes.support.message_types import RosMessageFactory, message_type
 from sensebind.nodes.support.parameter_files import source_files

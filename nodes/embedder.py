@@ -66,6 +66,7 @@ class EmbedderNode(ManagedNode):
         self._engine: Engine | None = None
         self._scheduler: Scheduler | None = None
         self._background: BackgroundThread | None = None  # embeds phrases
+        self.has_lost_windows = False  # whether windows were given up at the end
         self.is_stuck = False  # whether a thread is left behind, which never ended or still works
         self._steady_clock = Clock(clock_type=ClockType.STEADY_TIME)
         self._diagnostics_publisher = self.create_publisher(
@@ -123,7 +124,8 @@ class EmbedderNode(ManagedNode):
             simulated = bool(self.get_parameter("use_sim_time").value)
             if self._workers is not None:
                 setup = WorkerSetup(
-                    values={**values, "memory_limit_mb": memory.part(processes)},
+                    values=values,
+                    memory=memory.part_of(processes),
                     space=describe_space(space, modalities_of(values)),
                     node_name=name,
                     namespaces=namespaces,
@@ -194,7 +196,8 @@ class EmbedderNode(ManagedNode):
             return []
         unacknowledged = [publisher for streams in self._streams for publisher in streams.deactivate()]
         self._scheduler.close()
-        self.is_stuck |= self._scheduler.is_stuck
+        if self._scheduler.is_stuck:
+            self.is_stuck = self.has_lost_windows = True
         self._scheduler = None
         return unacknowledged
 
@@ -225,6 +228,7 @@ class EmbedderNode(ManagedNode):
         else:
             self._workers.close()  # each publishes its last embeddings
             self.is_stuck |= self._workers.is_stuck
+            self.has_lost_windows |= self._workers.has_lost_windows
             self._workers = None
         if self._background is not None:
             self.is_stuck |= not self._background.close(0.0 if self.is_stuck else PHRASES_TIMEOUT)
@@ -237,17 +241,18 @@ def serve(node: EmbedderNode, stop: StopFlag) -> None:
 
 
 def main(args: list[str] | None = None) -> int:
-    """Run the node until SIGINT or SIGTERM. Exit status 0."""
+    """Run the node until SIGINT or SIGTERM. Exit status: 0; 1 if windows were lost because it had to end."""
     set_switch_interval()
-    stuck: list[bool] = []
+    ended: list[EmbedderNode] = []
 
     def finish(node: EmbedderNode) -> list[Publisher]:
-        publishers = node.finish()
-        stuck.append(node.is_stuck)
-        return publishers
+        ended.append(node)
+        return node.finish()
 
     status = run_node("embedder", EmbedderNode, args, serve=serve, finish=finish)
-    if any(stuck):  # the interpreter would wait for the thread
+    if any(node.has_lost_windows for node in ended):
+        status = 1
+    if any(node.is_stuck for node in ended):  # the interpreter would wait for the thread
         sys.stdout.flush()
         sys.stderr.flush()
         end_process(status)

@@ -24,8 +24,8 @@ from sensebind.fusion.core.events import Event, EventPhase
 from sensebind.fusion.core.parameters import options_with_values
 from sensebind.fusion.io import messages
 from sensebind.fusion.io.received.events import received_event
-from sensebind.nodes.callback_guard import CallbackGuard
 from sensebind.nodes.support.diagnostic_status import diagnostic_array, diagnostic_status
+from sensebind.nodes.support.guards.callbacks import CallbackGuard
 from sensebind.nodes.support.managed_node import ManagedNode, serve
 from sensebind.nodes.support.message_types import message_type
 from sensebind.nodes.support.qos import NEW_EVENTS_QOS

@@ -16,7 +16,7 @@ from sensebind.fusion.events.tracker import EventTracker
 from sensebind.fusion.inference.engine import Engine
 from sensebind.fusion.inference.options import EngineOptions
 from sensebind.fusion.models import registry
-from sensebind.fusion.stream.memory.budget import MemoryBudget, divide_memory, plain_window
+from sensebind.fusion.stream.memory.budget import MemoryBudget, WorkerPart, divide_memory, plain_window
 from sensebind.fusion.stream.memory.sizes import MEGABYTE, resident_bytes
 from sensebind.fusion.stream.options import StreamOptions
 from sensebind.fusion.stream.pipeline import Pipeline
@@ -95,18 +95,18 @@ def make_pipeline(
 
 
 def memory_budget(
-    values: Mapping[str, Any], space: Space, *, robots: int = 1, parameter: str = "memory_limit_mb"
+    values: Mapping[str, Any], space: Space, *, robots: int = 1, part: WorkerPart | None = None
 ) -> MemoryBudget:
     """The memory of this process, which has loaded `space`, by the embedder's parameters. `robots`: how many it serves.
-    `parameter`: what an error calls the limit. Raises `ConfigError` if the limit is too small.
+    `part`: that of this process, if it is a worker. Raises `ConfigError` if the limit is too small.
 
     With a limit, the space embeds a window of each modality first, so that what it uses is known.
     """
-    limit = MEGABYTE * options_with_values(StreamOptions(), values).memory_limit_mb
+    limit = MEGABYTE * options_with_values(StreamOptions(), values).memory_limit_mb if part is None else part.limit
     specs = make_window_specs(values, space.trained_windows)
     if limit:
         warm_up(space, specs)
-    return divide_memory(limit, resident_bytes(), specs, robots=robots, parameter=parameter)
+    return divide_memory(limit, resident_bytes(), specs, robots=robots, part=part)
 
 
 def warm_up(space: Space, specs: Mapping[str, WindowSpec]) -> None:

@@ -19,18 +19,20 @@ from sensebind.fusion.core.errors import SensebindError
 from sensebind.fusion.core.threads import set_switch_interval
 from sensebind.fusion.inference.engine import Engine
 from sensebind.fusion.inference.remote_runner import RemoteRunner, RemoteSpace, RowReply, SpaceDescription, map_arena
+from sensebind.fusion.stream.memory.budget import WorkerPart
 
 
 @dataclass(frozen=True, slots=True)
 class WorkerSetup:
     """What a worker process needs for its robots.
 
-    `values`: the embedder's parameters. `node_name`, `namespaces`: of the nodes, one for each robot. `ros_arguments`:
-    those for the nodes, such as remapping rules. `process_arguments`: those of the embedder's process, without
-    parameter files.
+    `values`: the embedder's parameters. `memory`: the part of each worker. `node_name`, `namespaces`: of the nodes, one
+    for each robot. `ros_arguments`: those for the nodes, such as remapping rules. `process_arguments`: those of the
+    embedder's process, without parameter files.
     """
 
     values: Mapping[str, Any]
+    memory: WorkerPart
     space: SpaceDescription
     node_name: str
     namespaces: Sequence[str]

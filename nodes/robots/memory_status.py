@@ -16,7 +16,8 @@ from sensebind.nodes.support.diagnostic_status import diagnostic_status
 
 
 def memory_status(node: str, budget: MemoryBudget, held: Mapping[str, HeldMemory]) -> DiagnosticStatus:
-    """The status ``<node>: memory`` of a robot. `budget`: of this process. `held`: sensor → the bytes that are held."""
+    """The status ``<node>: memory`` of a robot. `budget`: of this process; that of a worker is its part of the limit.
+    `held`: sensor → the bytes that are held."""
     resident = resident_bytes()
     values: dict[str, Any] = {
         "memory_limit_mb": budget.limit // MEGABYTE,
@@ -26,7 +27,8 @@ def memory_status(node: str, budget: MemoryBudget, held: Mapping[str, HeldMemory
     }
     warnings = []
     if budget.limit and resident > budget.limit:
-        warnings.append(f"{values['memory_mb']} MB are resident, more than memory_limit_mb")
+        limit = "memory_limit_mb" if budget.part is None else "the part of this worker"
+        warnings.append(f"{values['memory_mb']} MB are resident, more than {limit}")
     for sensor, own in held.items():
         values[f"{sensor}.buffered_mb"] = _megabytes(own.samples + own.windows)
         values[f"{sensor}.share_mb"] = _megabytes(2 * own.share)

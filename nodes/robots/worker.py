@@ -22,7 +22,8 @@ from sensebind.fusion.stream.scheduler import Scheduler
 from sensebind.nodes.robots.link import Command, WorkerEnd, WorkerSetup, open_worker_end
 from sensebind.nodes.robots.robot_nodes import make_robot_node, set_clock
 from sensebind.nodes.robots.streams import RobotStreams
-from sensebind.nodes.support.run import GuardedExecutor, logging_to, wait_for_acknowledgements
+from sensebind.nodes.support.guards.executor import GuardedExecutor
+from sensebind.nodes.support.run import logging_to, wait_for_acknowledgements
 
 STOP_TIMEOUT = 5.0  # s in which the last windows must be embedded; the embedder kills this process after 7 s
 COMMAND_POLL = 0.05  # s: a command waits at most this long for the executor
@@ -39,14 +40,16 @@ class RobotWorker:
         self._executor: GuardedExecutor | None = None
         self._at_end = ExitStack()
 
-    def run(self) -> None:
-        """Carry out the commands of the embedder until `stop`, or until the embedder ends."""
+    def run(self) -> int:
+        """Carry out the commands of the embedder until `stop`, or until the embedder ends. Returns the exit status: 0;
+        1 if windows were lost because they could not be embedded in time."""
         with self._at_end:
             while (command := self._next_command()).name != "stop":
                 self._end.carry_out(command, self._carry_out)
             if self._scheduler is not None:
                 self._scheduler.give_up_at = time.monotonic() + STOP_TIMEOUT
             self._deactivate()
+        return int(self._scheduler is not None and self._scheduler.is_stuck)
 
     def _next_command(self) -> Command:
         """Serve the nodes until a command arrives."""
@@ -80,9 +83,7 @@ class RobotWorker:
         self._executor = GuardedExecutor(get_logger(f"{setup.node_name}.worker"))
         values = dict(setup.values)
         engine = self._end.make_engine(setup.space, int(values["batch_size"]))
-        memory = build.memory_budget(
-            values, engine.space, robots=len(setup.namespaces), parameter="its part of memory_limit_mb"
-        )
+        memory = build.memory_budget(values, engine.space, robots=len(setup.namespaces), part=setup.memory)
         engine.limit_cache(memory.cache)
         for namespace in setup.namespaces:
             node = make_robot_node(setup.node_name, namespace, setup.ros_arguments, setup.use_sim_time)
@@ -104,5 +105,4 @@ class RobotWorker:
 def main(arguments: Sequence[str]) -> int:
     """Run the process. `arguments`: see `open_worker_end`."""
     logging.captureWarnings(True)
-    RobotWorker(open_worker_end(arguments)).run()
-    return 0
+    return RobotWorker(open_worker_end(arguments)).run()

@@ -7,9 +7,9 @@ import signal
 import socket
 import subprocess
 import sys
-import threading
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from dataclasses import replace
 from queue import Empty, SimpleQueue
@@ -146,9 +146,9 @@ class WorkerProcess:
         """End the process at once."""
         self._process.kill()
 
-    def stop(self) -> None:
+    def stop(self) -> bool:
         """End the process, which publishes the remaining embeddings. Kill it if it does not end by itself, or still
-        imports its modules."""
+        imports its modules. Returns whether no window was lost."""
         self._link.send(Command("stop"))
         try:
             self._process.wait(STOP_TIMEOUT if self._is_configured else 0.0)
@@ -156,6 +156,7 @@ class WorkerProcess:
             self._process.kill()
             self._process.wait()
         self.discard()
+        return not self._is_configured or self._process.returncode == 0
 
     def discard(self) -> None:
         """Forget the rows of a process that has ended."""
@@ -189,6 +190,7 @@ class Workers:
         """Start the processes. They import modules until `configure`."""
         self.restarts = 0
         self.is_stuck = False  # whether a thread of the scheduler was left behind by `close`
+        self.has_lost_windows = False  # whether `close` gave windows up
         self.hanging: set[str] = set()  # names of the workers that do not answer
         self._log_error = log_error
         self._shares = [list(range(robots))[first :: min(count, robots)] for first in range(min(count, robots))]
@@ -290,17 +292,19 @@ class Workers:
         return {worker.name: worker.process_id for worker in self._processes}
 
     def close(self) -> None:
-        """End all processes, and the scheduler. Takes at most a second longer than `STOP_TIMEOUT`."""
+        """End all processes, and the scheduler. Takes at most a second longer than `STOP_TIMEOUT`. A worker that does
+        not end in order is logged."""
         give_up_at = time.monotonic() + STOP_TIMEOUT + 0.5
-        stopping = [threading.Thread(target=worker.stop) for worker in self._processes]
-        for thread in stopping:
-            thread.start()
-        for thread in stopping:
-            thread.join()
+        with ThreadPoolExecutor(len(self._processes) or 1) as pool:
+            in_order = list(pool.map(WorkerProcess.stop, self._processes))
+        for worker, is_complete in zip(self._processes, in_order, strict=True):
+            if not is_complete:
+                self._log_error(f"{worker.name} did not end in order ({worker.ended()}): its last windows are lost")
         if self._scheduler is not None:
             self._scheduler.give_up_at = give_up_at
             self._scheduler.close()
             self.is_stuck = self._scheduler.is_stuck
+        self.has_lost_windows = self.is_stuck or not all(in_order)
 
     def _begin(self, index: int) -> None:
         """Serve the rows of a process, and let it make the nodes of its robots."""

@@ -3,14 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus
 from rclpy.node import Node
+from rclpy.qos import QoSProfile
 
 from sensebind.fusion.core.embeddings import FUSED, Embedding
 from sensebind.fusion.core.events import Event
 from sensebind.fusion.io import messages
+from sensebind.fusion.io.received.embeddings import received_embedding
+from sensebind.fusion.io.received.events import received_event
+from sensebind.fusion.io.received.spaces import ReceivedSpace, received_space
+from sensebind.nodes.support.guards.callbacks import CallbackGuard
 from sensebind.nodes.support.message_types import message_type
 from sensebind.nodes.support.qos import EMBEDDING_QOS, EVENT_QOS, LATCHED_QOS
 
@@ -19,7 +25,8 @@ class Listener(Node):
     """Stores `embeddings`, `events` in order of arrival; `space` once it is published; `statuses`, the newest of each
     component of the nodes in its namespace: `vision`, `audio`, … of the embedder, `events` of the detector.
 
-    They change while the node is spun: read them in the thread that spins it, between spins.
+    They change while the node is spun: read them in the thread that spins it, between spins. Messages that are not
+    valid are refused and logged (`CallbackGuard`).
     """
 
     def __init__(self, on_event: Callable[[Event], None] = lambda event: None) -> None:
@@ -29,12 +36,12 @@ class Listener(Node):
         self.space: Any = None
         self.statuses: dict[str, DiagnosticStatus] = {}
         self._on_event = on_event
+        self._callback_guard = CallbackGuard(self)
+        self._received_space: ReceivedSpace | None = None  # what was checked of `space`
         self._subscribed: set[str] = set()
         self._subscribe(FUSED)
-        self.create_subscription(
-            message_type(messages.EMBEDDING_SPACE_TYPE), "embedding_space", self._on_space, LATCHED_QOS
-        )
-        self.create_subscription(message_type(messages.EVENT_TYPE), "events", self._on_event_message, EVENT_QOS)
+        self._listen("space", messages.EMBEDDING_SPACE_TYPE, "embedding_space", self._on_space, LATCHED_QOS)
+        self._listen("event", messages.EVENT_TYPE, "events", self._on_event_message, EVENT_QOS)
         self.create_subscription(DiagnosticArray, "/diagnostics", self._on_diagnostics, 10)
 
     def diagnostic_value(self, name: str, key: str) -> str:
@@ -47,24 +54,26 @@ class Listener(Node):
         detector = self.statuses.get("events")
         return self.space is not None and detector is not None and detector.level == DiagnosticStatus.OK
 
-    def _subscribe(self, modality: str) -> None:
-        if modality not in self._subscribed:
-            self._subscribed.add(modality)
-            self.create_subscription(
-                message_type(messages.EMBEDDING_TYPE), f"embeddings/{modality}", self._on_embedding, EMBEDDING_QOS
-            )
+    def _listen(self, kind: str, type_name: str, topic: str, use: Callable[[Any], None], qos: QoSProfile) -> None:
+        self.create_subscription(message_type(type_name), topic, self._callback_guard.guarded(kind, topic, use), qos)
 
-    def _on_embedding(self, message: Any) -> None:
-        self.embeddings.append(messages.embedding_from_message(message))
+    def _subscribe(self, sensor: str) -> None:
+        if sensor not in self._subscribed:
+            self._subscribed.add(sensor)
+            use = partial(self._on_embedding, sensor)
+            self._listen("embedding", messages.EMBEDDING_TYPE, f"embeddings/{sensor}", use, EMBEDDING_QOS)
+
+    def _on_embedding(self, sensor: str, message: Any) -> None:
+        self.embeddings.append(received_embedding(message, self._received_space, sensor, any_modality=True))
 
     def _on_space(self, message: Any) -> None:
+        self._received_space = received_space(message)
         self.space = message
-        for modality in message.modalities:
-            if modality != "text":
-                self._subscribe(modality)
+        for sensor in sorted(self._received_space.topics):
+            self._subscribe(sensor)
 
     def _on_event_message(self, message: Any) -> None:
-        event = messages.event_from_message(message)
+        event = received_event(message)
         self.events.append(event)
         self._on_event(event)
 

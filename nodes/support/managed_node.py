@@ -16,8 +16,8 @@ from rclpy.publisher import Publisher
 from sensebind.fusion.config.parameters import NODE_PARAMETERS
 from sensebind.fusion.core.errors import ConfigError, SensebindError
 from sensebind.fusion.core.parameters import Parameter
+from sensebind.nodes.support.guards.transitions import GuardedTransitionsMixin
 from sensebind.nodes.support.parameter_files import warn_of_unused_sections, with_source_file
-from sensebind.nodes.support.rclpy_compat import RefusedTransitionsMixin
 from sensebind.nodes.support.ros_parameters import (
     NODE_ARGUMENTS,
     EmptyListParametersMixin,
@@ -29,7 +29,7 @@ from sensebind.nodes.support.ros_parameters import (
 from sensebind.nodes.support.run import StopFlag, interruptible, spin, wait_for_acknowledgements
 
 
-class ManagedNode(EmptyListParametersMixin, GuardedParameterServicesMixin, RefusedTransitionsMixin, LifecycleNode):
+class ManagedNode(EmptyListParametersMixin, GuardedParameterServicesMixin, GuardedTransitionsMixin, LifecycleNode):
     """A lifecycle node. A subclass defines what happens in `configure`, `activate`, `deactivate` and `release`.
 
     The transitions are those of ROS, so `ros2 lifecycle` and Nav2's lifecycle manager can drive it; it has no bond. All
@@ -45,7 +45,7 @@ class ManagedNode(EmptyListParametersMixin, GuardedParameterServicesMixin, Refus
         warn_of_unused_sections(self)
         with suppress(ConfigError):  # the configuration reports it, and can be repeated after a correction
             declare(self, executable, self.known_parameters(parameter_values(self, unset=[])))
-        self._guard = ParameterGuard(
+        self._parameter_guard = ParameterGuard(
             self,
             executable,
             parameters=self.known_parameters,
@@ -92,7 +92,7 @@ class ManagedNode(EmptyListParametersMixin, GuardedParameterServicesMixin, Refus
 
     def on_configure(self, state: LifecycleState) -> TransitionCallbackReturn:
         self.configuration_error = None
-        self._guard.paused = True
+        self._parameter_guard.paused = True
         try:
             with interruptible():
                 self.configure(declare(self, self._executable, self.known_parameters(parameter_values(self, unset=[]))))
@@ -105,7 +105,7 @@ class ManagedNode(EmptyListParametersMixin, GuardedParameterServicesMixin, Refus
         except Exception:
             return self._unexpected("configure")
         finally:
-            self._guard.paused = False
+            self._parameter_guard.paused = False
         return TransitionCallbackReturn.SUCCESS
 
     def on_activate(self, state: LifecycleState) -> TransitionCallbackReturn:

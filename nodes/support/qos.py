@@ -37,10 +37,10 @@ EVENT_INPUT_QOS = QoSProfile(
     reliability=QoSReliabilityPolicy.RELIABLE,
     durability=QoSDurabilityPolicy.TRANSIENT_LOCAL,
 )
-# For subscribers that must not receive the events before they started.
+# The same, without the events before the node started.
 NEW_EVENTS_QOS = QoSProfile(
     history=QoSHistoryPolicy.KEEP_LAST,
-    depth=100,
+    depth=1000,
     reliability=QoSReliabilityPolicy.RELIABLE,
     durability=QoSDurabilityPolicy.VOLATILE,
 )

@@ -8,7 +8,6 @@ from typing import Any
 
 import rclpy.subscription
 from rcl_interfaces.msg import SetParametersResult
-from rclpy.impl.implementation_singleton import rclpy_implementation
 from rclpy.node import Node
 from rclpy.qos import QoSProfile
 
@@ -20,7 +19,6 @@ except ImportError:  # its name in Humble
 __all__ = [
     "LOGGER_SERVICE_ARGUMENTS",
     "NO_EVENT_CALLBACKS",
-    "RefusedTransitionsMixin",
     "SubscriptionEventCallbacks",
     "call_after_change",
     "numbered_subscription",
@@ -85,20 +83,3 @@ def numbered_subscription(
         return node.create_subscription(*arguments, event_callbacks=callbacks, raw=raw)
     except UnsupportedEventTypeError:
         return node.create_subscription(*arguments, raw=raw)
-
-
-class RefusedTransitionsMixin:
-    """Of a lifecycle node. A request for a transition that its state does not allow is answered with `success: false`.
-
-    In Kilted, rclpy does this. In Jazzy and Humble it raises an exception in the executor: the process would end, and
-    Nav2's lifecycle manager, which waits for the answer without a limit, would wait for ever.
-    """
-
-    def _LifecycleNodeMixin__on_change_state(self, request: Any, response: Any) -> Any:  # noqa: N802, rclpy's name
-        try:
-            return super()._LifecycleNodeMixin__on_change_state(request, response)  # type: ignore[misc]
-        except rclpy_implementation.RCLError as error:
-            reason = str(error).split(", at ")[0].strip()
-            self.get_logger().error(f"a lifecycle transition was refused: {reason}")  # type: ignore[attr-defined]
-            response.success = False
-            return response

@@ -156,7 +156,13 @@ class ParameterGuard:
 
     def _check(self, name: str, value: Any, known: Mapping[str, Parameter]) -> None:
         """Raises `ConfigError` if this parameter cannot get this value now. None: the parameter is to be deleted."""
-        if name in ROS_NODE_PARAMETERS or name.startswith(ROS_NODE_PREFIXES):
+        if name == "use_sim_time" and not isinstance(value, bool):  # rclpy would log it each time
+            raise ConfigError("parameter 'use_sim_time' must be true or false")
+        if name in ROS_NODE_PARAMETERS:
+            return
+        if name.startswith(ROS_NODE_PREFIXES):  # rclpy refuses to change those that it has read
+            if value is not None and not self._node.has_parameter(name):
+                raise ConfigError(f"parameter '{name}' has no effect now: set it in a file, and start the node again")
             return
         declared = known.get(name) or (label_parameter(name) if self._executable == "detector" else None)
         if declared is None:

@@ -16,15 +16,14 @@ from typing import Any, NoReturn, TypeVar
 
 import rclpy
 from rclpy.duration import Duration
-from rclpy.executors import ExternalShutdownException, SingleThreadedExecutor
 from rclpy.logging import get_logger
 from rclpy.node import Node
 from rclpy.publisher import Publisher
 from rclpy.signals import SignalHandlerOptions
 
 from sensebind.fusion.config.files import check_parameter_file
-from sensebind.fusion.core.errors import SensebindError, error_text, printable
-from sensebind.fusion.io.received.refusals import Refusals
+from sensebind.fusion.core.errors import SensebindError, printable
+from sensebind.nodes.support.guards.executor import GuardedExecutor
 from sensebind.nodes.support.parameter_files import parameter_files, with_source_file
 from sensebind.nodes.support.transport import remove_shared_memory
 
@@ -34,7 +33,6 @@ MAX_LINE_LENGTH = 2000  # characters of a line in the log
 # s in which a process ends after its first signal, or is ended with status 1: 10 s after it, launch would kill it.
 EXIT_TIMEOUT = 9.0
 EXIT_STEP = 0.1  # s
-MAX_ERRORS_IN_A_ROW = 10_000  # of callbacks; more are no longer caused by messages
 ACKNOWLEDGEMENT_POLL = Duration(seconds=0.05)  # rclpy holds the interpreter lock while it waits
 
 
@@ -178,34 +176,6 @@ def interruptible() -> Iterator[None]:
         yield
     finally:
         stop.raises = False
-
-
-class GuardedExecutor(SingleThreadedExecutor):
-    """An executor that goes on after an error of a callback, so that no request or message ends the process.
-
-    The callbacks of nodes handle their errors themselves. rclpy's own callbacks raise some: that of `/clock` for a
-    negative time, those of the parameter services for a value of no type. Such an error is logged, once for its kind.
-    """
-
-    def __init__(self, logger: Any) -> None:
-        super().__init__()
-        self._log, self._refusals, self._errors_in_a_row = logger, Refusals(), 0
-
-    def spin_once(self, timeout_sec: float | None = None) -> None:
-        """See rclpy. Raises the error of a callback only if nothing but errors came for a long time."""
-        try:
-            super().spin_once(timeout_sec)
-            self._errors_in_a_row = 0
-        except ExternalShutdownException:
-            raise
-        except Exception as error:  # of any kind: the other callbacks must continue
-            self._errors_in_a_row += 1
-            if self._errors_in_a_row >= MAX_ERRORS_IN_A_ROW:
-                raise
-            text, now = error_text(error), time.monotonic()
-            place = text.rpartition(" (")[2]
-            if line := self._refusals.add(place, f"a message or a request was refused: {text}", now):
-                self._log.warning(line)
 
 
 def spin(node: Node, stop: StopFlag, begin: Callable[[], None] = lambda: None) -> None:

@@ -117,21 +117,3 @@ def test_a_hostile_request_to_set_a_parameter_is_refused_and_the_node_lives() ->
         assert not services.call(SetParametersAtomically, "set_parameters_atomically", request).result.successful
         assert process.is_running and services.state() == "active"
         assert "Traceback" not in process.output and not any(line.startswith("[FATAL] f") for line in process.lines)
-
-
-def test_no_time_of_the_clock_ends_a_node() -> None:
-    environment = ros_environment("sensebind_msgs")
-    values = {"use_sim_time": True}
-    with running("event_recorder", environment=environment, values=values) as process, peer(environment) as me:
-        from builtin_interfaces.msg import Time
-        from rosgraph_msgs.msg import Clock
-
-        publisher = me.publisher("rosgraph_msgs/msg/Clock", "/clock")
-        me.wait_for_subscribers(publisher)
-        for number in range(1000):
-            seconds, nanoseconds = ((-1, 0), (-(2**31), 0), (2**31 - 1, 2**32 - 1), (0, 0), (5, 0))[number % 5]
-            publisher.publish(Clock(clock=Time(sec=seconds, nanosec=nanoseconds)))
-            me.spin(0.001)
-        assert NodeServices(me, "/event_recorder").state() == "active"
-        lines = [line for line in process.lines if "was refused" in line]
-        assert len(lines) == 1 and "Traceback" not in process.output, process.output

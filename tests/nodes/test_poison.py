@@ -62,7 +62,7 @@ def send(me: Peer, publisher: Any, changes: list[Change], make_message: Any) -> 
             me.spin(0.02)
 
 
-def test_a_thousand_poison_messages_of_each_type_end_neither_detector_nor_bridge() -> None:
+def test_a_thousand_poison_messages_of_each_type_end_no_node_that_receives_them() -> None:
     from sensebind.nodes.support.message_types import RosMessageFactory, message_type
     from sensebind.nodes.support.qos import EMBEDDING_INPUT_QOS, EVENT_INPUT_QOS, LATCHED_QOS
 
@@ -92,6 +92,7 @@ def test_a_thousand_poison_messages_of_each_type_end_neither_detector_nor_bridge
         with (
             running("detector", environment=environment, values=VALUES) as detector,
             running("bridge", environment=environment, values={"address": "tcp://127.0.0.1:*"}) as bridge,
+            running("event_recorder", environment=environment) as recorder,
         ):
             nodes = {"detector: events": detector, "bridge: clients": bridge}
             for name in nodes:
@@ -107,7 +108,7 @@ def test_a_thousand_poison_messages_of_each_type_end_neither_detector_nor_bridge
             event_publisher = me.publisher(messages.EVENT_TYPE, "events", EVENT_INPUT_QOS)
             me.wait_for_subscribers(embedding_publisher, 2)
             me.wait_for_subscribers(fused_publisher, 2)
-            me.wait_for_subscribers(event_publisher)
+            me.wait_for_subscribers(event_publisher, 2)
             events = me.subscribe(messages.EVENT_TYPE, "events", EVENT_INPUT_QOS)
 
             def good(first: int, count: int, sequence: int) -> None:
@@ -141,17 +142,19 @@ def test_a_thousand_poison_messages_of_each_type_end_neither_detector_nor_bridge
                 level, message, values = status(diagnostics, name)
                 assert level >= b"\x01" and "refused messages: " in message
                 assert all(int(values[kind]) > 0 for kind in kinds("space", SPACES)), values
-            assert {
-                k: int(v) for k, v in status(diagnostics, "bridge: clients")[2].items() if "refused.event" in k
-            } == (kinds("event", EVENTS))
+            for name in ("bridge: clients", "event_recorder: snapshots"):
+                values = status(diagnostics, name)[2]
+                refused = {kind: int(values[kind]) for kind in kinds("event", EVENTS)}
+                assert refused == kinds("event", EVENTS), name
             assert labels == {"anything"}, "a false vector would be a novelty"
             assert own < 20, "and end events, which begin again"
             ends = {"detector: events": "in_tick", "bridge: clients": "forwarded"}
-            for name, node in nodes.items():
+            for name, end in ends.items():
                 sent = {f"embeddings/{VISION}": COUNT + 20, f"embeddings/{FUSED}": 20}
                 for topic, (published, arrived) in accounts_of(diagnostics, name).items():
                     assert published.total == sent.get(topic, published.total) and not arrived.unaccounted, topic
-                    assert topic not in sent or arrived.used[ends[name]] + arrived.waiting >= 20, arrived
+                    assert topic not in sent or arrived.used[end] + arrived.waiting >= 20, arrived
+            for name, node in {**nodes, "event_recorder: snapshots": recorder}.items():
                 assert node.is_running
                 assert_one_line_of_each_kind(node, status(diagnostics, name)[2])
 
@@ -201,6 +204,47 @@ def assert_one_line_of_each_kind(node: Executable, values: dict[str, str]) -> No
     assert len(lines) == len(counted), (counted, lines)
     assert not any(line.startswith(poison.FORGED.splitlines()[1]) for line in node.lines)
     assert max(map(len, node.lines)) < 1500 and "Traceback" not in node.output
+
+
+def test_a_listener_stores_nothing_of_a_thousand_poison_messages_and_what_is_good() -> None:
+    """The node in the program of `sensebind demo` and of the benchmarks."""
+    import rclpy
+
+    from sensebind.nodes.support.listener import Listener
+    from sensebind.nodes.support.message_types import RosMessageFactory
+    from sensebind.nodes.support.qos import EMBEDDING_QOS, EVENT_QOS, LATCHED_QOS
+
+    environment, make = ros_environment("sensebind_msgs"), RosMessageFactory()
+    with peer(environment) as me:
+        rclpy.init(domain_id=int(environment["ROS_DOMAIN_ID"]))
+        try:
+            listener = Listener()
+            spaces = me.publisher(messages.EMBEDDING_SPACE_TYPE, "embedding_space", LATCHED_QOS)
+            events = me.publisher(messages.EVENT_TYPE, "events", EVENT_QOS)
+            embeddings = me.publisher(messages.EMBEDDING_TYPE, f"embeddings/{VISION}", EMBEDDING_QOS)
+
+            def publish(publisher: Any, changes: list[Change], make_message: Any, count: int) -> None:
+                for number in range(count):
+                    message = make_message()
+                    if number != count - 1:
+                        changes[number % len(changes)][2](message, make)
+                    publisher.publish(message)
+                    rclpy.spin_once(listener, timeout_sec=0.01)
+
+            def spin_until(condition: Any) -> None:
+                assert me.spin_until(lambda: rclpy.spin_once(listener, timeout_sec=0.02) or condition(), 15)
+
+            spin_until(lambda: spaces.get_subscription_count() and events.get_subscription_count())
+            publish(spaces, SPACES, lambda: poison.good_space(make), 100)
+            spin_until(lambda: listener.space is not None and embeddings.get_subscription_count())
+            publish(embeddings, EMBEDDINGS, lambda: poison.good_embedding(make), COUNT)
+            publish(events, EVENTS, lambda: poison.good_event(make), COUNT)
+            spin_until(lambda: listener.events and listener.embeddings)
+            assert {e.label for e in listener.events} == {"person"} and listener.space.id == SPACE.id
+            other_times = {10 * SECOND, (2**31 - 10) * SECOND}  # `OTHER_TIMES`
+            assert {e.tick for e in listener.embeddings} == {START} | other_times
+        finally:
+            rclpy.try_shutdown()
 
 
 def image_poisons(make: Any) -> list[Any]:
@@ -294,6 +338,31 @@ def info_poisons(make: Any) -> list[Any]:
     ]  # fmt: skip
 
 
+def camera_poisons(make: Any) -> list[Any]:
+    """CameraInfo with hostile fields."""
+    from sensebind.nodes.support.message_types import message_type
+
+    changes: list[dict[str, Any]] = [
+        {"k": [value] * 9} for value in (0.0, -1.0, 1e-320, 1e308, float("nan"), float("inf"))
+    ] + [
+        {"width": 0, "height": 0},
+        {"width": 2**32 - 1, "height": 2**32 - 1},
+        {"d": [float("nan")] * 10_000},
+        {"distortion_model": poison.FORGED},
+        {"distortion_model": poison.MEGABYTE},
+        {"binning_x": 2**32 - 1, "binning_y": 2**32 - 1},
+        {"header": messages.header_message(make, -SECOND, poison.FORGED)},
+    ]
+    found = []
+    for change in changes:
+        message = message_type("sensor_msgs/msg/CameraInfo")()
+        message.width, message.height = 64, 48
+        for name, value in change.items():
+            setattr(message, name, value)
+        found.append(message)
+    return found
+
+
 @pytest.mark.slow  # the quick siblings: the counts of errors in test_diagnostics, the slices in test_embed_text
 def test_an_embedder_outlives_poison_and_many_phrases_and_embeds_what_is_good_meanwhile() -> None:
     from sensebind.nodes.support.message_types import RosMessageFactory, message_type
@@ -315,7 +384,8 @@ def test_an_embedder_outlives_poison_and_many_phrases_and_embeds_what_is_good_me
             "imu": me.publisher(messages.IMU_TYPE, "imu", 1000),
         }
         info = me.publisher("audio_common_msgs/msg/AudioInfo", "audio_info", 1000)
-        for publisher in [*publishers.values(), info]:
+        camera = me.publisher("sensor_msgs/msg/CameraInfo", "front/camera_info", 1000)
+        for publisher in [*publishers.values(), info, camera]:
             me.wait_for_subscribers(publisher, timeout=60)
         poisons = {
             "front": image_poisons(make),
@@ -323,11 +393,12 @@ def test_an_embedder_outlives_poison_and_many_phrases_and_embeds_what_is_good_me
             "audio": audio_poisons(make),
             "imu": imu_poisons(make),
         }
-        infos, count = info_poisons(make), COUNT
+        infos, cameras, count = info_poisons(make), camera_poisons(make), COUNT
         for number in range(count):
             for sensor, publisher in publishers.items():
                 publisher.publish(poisons[sensor][number % len(poisons[sensor])])
             info.publish(infos[number % len(infos)])
+            camera.publish(cameras[number % len(cameras)])
             me.spin(0.004)
 
         def value(sensor: str, key: str) -> int:

@@ -96,10 +96,10 @@ def replayed(tmp_path_factory: pytest.TempPathFactory) -> dict[str, tuple[list[E
 
 
 @contextmanager
-def embedder(environment: dict[str, str], workers: int, *arguments: str) -> Iterator[Executable]:
-    """The embedder of both robots. `arguments`: more of its command line."""
+def embedder(environment: dict[str, str], workers: int, *arguments: str, status: int = 0) -> Iterator[Executable]:
+    """The embedder of both robots. `arguments`: more of its command line. `status`: its exit status."""
     values = {**VALUES, "robots": list(ROBOTS), "workers": workers}
-    with running("embedder", *arguments, environment=environment, values=values) as process:
+    with running("embedder", *arguments, environment=environment, values=values, status=status) as process:
         process.wait_for_output("2 robots in", 90)
         yield process
 
@@ -207,7 +207,7 @@ def test_ctrl_c_while_workers_start_prints_one_line(seconds: float) -> None:
 @pytest.mark.slow
 def test_a_worker_that_hangs_does_not_stop_the_other_robot_or_the_end(bag: Path) -> None:
     environment = ros_environment("sensebind_msgs")
-    with peer(environment) as me, embedder(environment, workers=2) as process:
+    with peer(environment) as me, embedder(environment, workers=2, status=1) as process:
         received = {robot: embeddings_of(me, robot) for robot in ROBOTS}
         with running("player", str(bag), *parameter_arguments({"loop": True, "delay": 1.0}), environment=environment):
             for robot in ROBOTS:
@@ -218,9 +218,10 @@ def test_a_worker_that_hangs_does_not_stop_the_other_robot_or_the_end(bag: Path)
             before = len(received[ROBOTS[1]])
             me.wait_until(lambda: len(received[ROBOTS[1]]) > before + 5, 60, "embeddings of the other robot")
         begun = time.monotonic()
-        assert process.stop() == 0
+        assert process.stop() == 1
         assert time.monotonic() - begun < 20
         assert not is_running(hanging)
+    assert "worker 1 did not end in order (signal 9): its last windows are lost" in process.output
     assert "Traceback" not in process.output
 
 
@@ -305,3 +306,45 @@ def test_a_new_value_of_use_sim_time_reaches_the_nodes_of_all_robots(workers: in
         me.wait_until(lambda: me.node.count_subscribers("/clock") == 1 + len(ROBOTS), 20, "the subscribers of /clock")
         assert services.set("use_sim_time", False) == ""
         me.wait_until(lambda: me.node.count_subscribers("/clock") == 0, 20, "their end")
+
+
+@pytest.mark.slow  # the quick siblings: the division of the limit in stream/test_memory
+def test_workers_share_the_memory_limit_and_an_error_names_the_limit_that_is_enough_for_them(tmp_path: Path) -> None:
+    environment = with_stuck_space(tmp_path, ros_environment("sensebind_msgs"))
+    values: dict[str, Any] = {"space": "stuck", "weights": "never", "modalities": ["imu"], "memory_limit_mb": 1}
+    values |= {"robots": list(ROBOTS), "workers": 2}
+    with running("embedder", environment=environment, values=values) as process, peer(environment) as me:
+        diagnostics = me.subscribe("diagnostic_msgs/msg/DiagnosticArray", "/diagnostics", 100)
+        services = NodeServices(me, "/embedder")
+
+        def memory_of(robot: str) -> dict[str, str]:
+            name = f"{robot}/embedder: memory"
+            found = [s for _, message in diagnostics[-30:] for s in message.status if s.name == name]
+            return {pair.key: pair.value for pair in found[-1].values} if found else {}
+
+        def least(error: str) -> int:
+            """The limit that the one line of an error names."""
+            process.wait_for_output(error, 60)
+            assert services.state() == "unconfigured"
+            line = [line for line in process.lines if error in line][-1]  # a request without an answer is repeated
+            return int(line.partition("Set memory_limit_mb to at least ")[2].partition(",")[0])
+
+        enough = least("not configured: memory_limit_mb is 1 MB, and the least is")
+        assert services.set("memory_limit_mb", enough + 20) == ""  # enough for the embedder, not for its workers
+        services.change_state("configure")
+        enough = least("not configured: worker 1 could not configure: memory_limit_mb leaves")
+        limit = enough + 100
+        assert services.set("memory_limit_mb", limit) == ""
+        services.change_state("configure")
+        services.change_state("activate")
+        assert services.state() == "active", process.output
+        me.wait_until(lambda: all(map(memory_of, ROBOTS)), 30, "the status of both robots")
+        ids = worker_ids(process.pid)
+        assert [int(memory_of(robot)["process"]) for robot in ROBOTS] == ids
+        parts = {int(memory_of(robot)["memory_limit_mb"]) for robot in ROBOTS}
+        assert len(parts) == 1 and 2 * sum(parts) < limit
+        assert services.set("idle_timeout", 1.5) == ""  # all values are sent to the workers again
+        os.kill(ids[0], signal.SIGKILL)
+        me.wait_until(lambda: memory_of(ROBOTS[0]).get("process") not in ("", str(ids[0])), 60, "another worker")
+        assert {int(memory_of(robot)["memory_limit_mb"]) for robot in ROBOTS} == parts
+    assert "Traceback" not in process.output

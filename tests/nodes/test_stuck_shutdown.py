@@ -22,6 +22,7 @@ from sensebind.fusion.io import messages
 LIMIT = 10.0  # s, as documented; launch sends SIGKILL after that
 SHARED = Path("/dev/shm")
 ROBOTS = {"robots": ["r1", "r2"], "workers": 2}
+FULL = {"queue_size": 200, "deadline": 0.0}  # no window is dropped
 PROGRAM = """
 import sys
 from helpers.stuck_spaces import wait_for_ever
@@ -143,12 +144,12 @@ def asked(me: Peer, process: Executable) -> None:
     [
         pytest.param("never", {}, idle, 0, id="idle"),
         pytest.param("load", {}, stuck("load"), 1, id="loads its weights"),
-        pytest.param("slow", {"queue_size": 200, "deadline": 0.0}, busy("imu"), 0, id="more data than it can embed"),
-        pytest.param("embed", {}, busy("imu", "embed"), 0, id="a batch never ends"),
+        pytest.param("slow", FULL, busy("imu"), 1, id="more data than it can embed"),
+        pytest.param("embed", {}, busy("imu", "embed"), 1, id="a batch never ends"),
         pytest.param("text", {}, asked, 0, id="a phrase never ends"),
         pytest.param("never", ROBOTS, idle, 0, id="idle workers"),
-        pytest.param("slow", {**ROBOTS, "queue_size": 200}, busy("r1/imu"), 0, id="more data than workers can embed"),
-        pytest.param("embed", ROBOTS, busy("r1/imu", "embed"), 0, id="a batch of workers never ends"),
+        pytest.param("slow", {**ROBOTS, **FULL}, busy("r1/imu"), 1, id="more data than workers can embed"),
+        pytest.param("embed", ROBOTS, busy("r1/imu", "embed"), 1, id="a batch of workers never ends"),
     ],
 )
 def test_an_embedder_ends_within_ten_seconds_of_its_signal(

@@ -143,6 +143,29 @@ def test_a_limit_that_is_too_small_is_an_error_with_the_least_one(robots: int) -
         divide_memory((least - 1) * MEGABYTE, 500 * MEGABYTE, specs, robots=robots)
 
 
+@pytest.mark.parametrize("workers", [1, 3])
+def test_a_part_of_a_worker_that_is_too_small_is_an_error_with_the_least_limit_of_all_processes(workers: int) -> None:
+    specs = {VISION: SPECS[VISION], IMU: SPECS[IMU]}
+    used, used_by_worker = 500 * MEGABYTE, 300 * MEGABYTE
+
+    def budget_of_worker(limit_mb: int) -> MemoryBudget:
+        part = divide_memory(limit_mb * MEGABYTE, used, specs, robots=0).part_of(workers)
+        return divide_memory(part.limit, used_by_worker, specs, robots=2, part=part)
+
+    with pytest.raises(ConfigError, match=r"leaves \d+ MB to a worker, and the least is") as caught:
+        budget_of_worker(700)
+    least = int(str(caught.value).partition("Set memory_limit_mb to at least ")[2].partition(",")[0])
+    budget = budget_of_worker(least)
+    assert used + workers * budget.limit <= least * MEGABYTE
+    with pytest.raises(ConfigError):
+        budget_of_worker(least - 1)
+    size = 40 * MEGABYTE
+    needed = budget.limit_for(VISION, size)  # of all processes
+    assert budget_of_worker(needed // MEGABYTE + 1).limit_for(VISION, size) == needed
+    assert budget_of_worker(needed // MEGABYTE + 1).share(VISION) >= 3 * size > budget.share(VISION)
+    assert divide_memory(0, used, specs, robots=0).part_of(workers).limit == 0, "no limit has no parts"
+
+
 def test_the_limit_of_the_parameters_is_divided_once_the_space_is_loaded() -> None:
     values = {p.name: p.default for p in embedder_parameters()} | {"modalities": [VISION, AUDIO, IMU]}
     assert build.memory_budget(values, ToySpace()) == MemoryBudget(), "0: no limit"

@@ -44,12 +44,27 @@ LEAST_WORKING_BYTES = 64 * MEGABYTE  # for what is computed
 
 
 @dataclass(frozen=True, slots=True)
+class WorkerPart:
+    """The part of a worker process: a `fraction` of what `memory_limit_mb` leaves beside `resident` bytes of the
+    embedder. `limit`: in bytes; 0: none."""
+
+    limit: int
+    resident: int = 0
+    fraction: float = 1.0
+
+    def whole(self, limit: int) -> int:
+        """The bytes of `memory_limit_mb` with which the part is `limit` bytes."""
+        return self.resident + math.ceil(limit / self.fraction)
+
+
+@dataclass(frozen=True, slots=True)
 class MemoryBudget:
     """The bytes that the parts of one process may use.
 
     `limit`: of the whole process; 0: none. `shares`: sensor → bytes of its samples, and as many of its windows, which
     wait or are embedded. `cache`: see `Engine`. `transport`: of the messages of one image topic that the middleware
-    holds; None: not limited. `least`, `weights`: what the shares were computed from.
+    holds; None: not limited. `least`, `weights`: what the shares were computed from. `part`: that of this process,
+    if it is a worker.
     """
 
     limit: int = 0
@@ -60,29 +75,34 @@ class MemoryBudget:
     robots: int = 1
     least: Mapping[str, int] = field(default_factory=dict)
     weights: Mapping[str, int] = field(default_factory=dict)
+    part: WorkerPart | None = None
 
     def share(self, sensor: str) -> int:
         """Bytes of a sensor's samples, and as many of its windows."""
         return self.shares.get(sensor, DEFAULT_BYTES)
 
-    def part(self, workers: int) -> int:
-        """The part of each of the worker processes, in MB: `WORKERS` of what the space leaves; 0: no limit."""
-        return max(1, int(WORKERS * (self.limit - self.resident) / workers) // MEGABYTE) if self.limit else 0
+    def part_of(self, workers: int) -> WorkerPart:
+        """The part of each of the worker processes: `WORKERS` of what the space leaves."""
+        if not self.limit:
+            return WorkerPart(0)
+        fraction = WORKERS / workers
+        return WorkerPart(max(1, int(fraction * (self.limit - self.resident))), self.resident, fraction)
 
     def limit_for(self, sensor: str, size: int) -> int:
-        """The limit, in bytes, with which a sensor's samples of `size` bytes each are held."""
+        """The bytes of `memory_limit_mb` with which a sensor's samples of `size` bytes each are held."""
         more = max(0, 2 * LEAST_WINDOWS * size - self.least[sensor])
         parts = more * sum(self.weights.values()) / self.weights[sensor] + sum(self.least.values())
-        return _limit_of(self.resident, self.robots, parts)
+        limit = _limit_of(self.resident, self.robots, parts)
+        return self.part.whole(limit) if self.part is not None else limit
 
 
 def divide_memory(
-    limit: int, resident: int, specs: Mapping[str, WindowSpec], *, robots: int = 1, parameter: str = "memory_limit_mb"
+    limit: int, resident: int, specs: Mapping[str, WindowSpec], *, robots: int = 1, part: WorkerPart | None = None
 ) -> MemoryBudget:
     """Divide `limit` bytes of a process that uses `resident` bytes without data. 0: the default of each part.
 
-    `specs`: sensor → its windows; each of `robots` has these sensors; 0: workers have them. `parameter`: what the
-    error calls the limit. Raises `ConfigError` if it is too small for the sensors.
+    `specs`: sensor → its windows; each of `robots` has these sensors; 0: workers have them. `part`: that of this
+    process, if it is a worker. Raises `ConfigError` if the limit is too small for the sensors.
     """
     if not limit:
         return MemoryBudget()
@@ -90,11 +110,14 @@ def divide_memory(
     least = {sensor: 2 * LEAST_WINDOWS * window_bytes(plain_window(spec)) for sensor, spec in specs.items()}
     needed = _limit_of(resident, robots, sum(least.values()))
     if limit < needed:
+        least_mb, resident_mb = math.ceil(needed / MEGABYTE), math.ceil(resident / MEGABYTE)
+        what = f"memory_limit_mb is {limit // MEGABYTE} MB, and the least is {least_mb} MB: the loaded space"
+        if part is not None:
+            what = f"memory_limit_mb leaves {limit // MEGABYTE} MB to a worker, and the least is {least_mb} MB: it"
+            least_mb = math.ceil(part.whole(needed) / MEGABYTE)
         raise ConfigError(
-            f"{parameter} is {limit // MEGABYTE} MB, and the least is {math.ceil(needed / MEGABYTE)} MB: the loaded "
-            f"space uses {math.ceil(resident / MEGABYTE)} MB, and "
-            f"{'the sensors' if robots == 1 else f'the sensors of {robots} robots'} need the rest. Set it to at least "
-            f"{math.ceil(needed / MEGABYTE)}, or to 0 for no limit"
+            f"{what} uses {resident_mb} MB, and {'the sensors' if robots == 1 else f'the sensors of {robots} robots'} "
+            f"need the rest. Set memory_limit_mb to at least {least_mb}, or to 0 for no limit"
         )
     rest = limit - resident
     count = max(1, robots)
@@ -110,6 +133,7 @@ def divide_memory(
         robots=count,
         least=least,
         weights=weights,
+        part=part,
     )
 
 
