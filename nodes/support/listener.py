@@ -17,7 +17,6 @@ from sensebind.fusion.io.received.embeddings import received_embedding
 from sensebind.fusion.io.received.events import received_event
 from sensebind.fusion.io.received.spaces import ReceivedSpace, received_space
 from sensebind.nodes.support.guards.callbacks import CallbackGuard
-from sensebind.nodes.support.message_types import message_type
 from sensebind.nodes.support.qos import EMBEDDING_QOS, EVENT_QOS, LATCHED_QOS
 
 
@@ -55,7 +54,7 @@ class Listener(Node):
         return self.space is not None and detector is not None and detector.level == DiagnosticStatus.OK
 
     def _listen(self, kind: str, type_name: str, topic: str, use: Callable[[Any], None], qos: QoSProfile) -> None:
-        self.create_subscription(message_type(type_name), topic, self._callback_guard.guarded(kind, topic, use), qos)
+        self._callback_guard.subscribe(kind, type_name, topic, use, qos, end="stored")
 
     def _subscribe(self, sensor: str) -> None:
         if sensor not in self._subscribed:
