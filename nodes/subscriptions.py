@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Mapping
-from types import MappingProxyType
 from typing import Any
 
 from rclpy.node import Node
@@ -20,30 +19,56 @@ from sensebind.fusion.io.sensor_options import RAW_TRANSPORT, SensorOptions
 from sensebind.fusion.stream.accounting.identity import MESSAGE_COUNTERS
 from sensebind.nodes.support.message_types import message_type
 from sensebind.nodes.support.qos import LATCHED_QOS, SENSOR_DATA_QOS, sensor_data_qos
-from sensebind.nodes.support.rclpy_compat import HAS_MESSAGE_INFO, SubscriptionEventCallbacks, UnsupportedEventTypeError
+from sensebind.nodes.support.rclpy_compat import (
+    HAS_MESSAGE_INFO,
+    SubscriptionEventCallbacks,
+    UnsupportedEventTypeError,
+    publisher_of,
+)
 
 # Messages that the middleware holds while this process is busy: about one second of a sensor's data. With ROS's usual
 # depth of 5, images are lost after 0.17 s without CPU time and IMU readings after 25 ms, as on a loaded machine.
 IMAGE_QUEUE_DEPTH, SERIES_QUEUE_DEPTH = 30, 500
 MIN_QUEUE_DEPTH = 2  # of images of any size
 MAX_SEQUENCE_NUMBER = 2**63  # a sequence number this large means that the middleware provides none
+MAX_PUBLISHERS = 100  # of a topic whose newest numbers are remembered
 
 
 class LossCounter:
     """Counts the messages of a topic that did not arrive, from gaps in the sequence numbers of its publishers.
 
     The middleware's own event counts only messages lost in transport, not those dropped from a full queue. Each
-    publisher counts from 1, and a message does not say whose it is: it continues the publisher whose newest number is
-    the nearest below its own. `publishers` returns how many publishers the topic has.
+    publisher counts from 1. Where the middleware does not say whose a message is, it continues the publisher whose
+    newest number is the nearest below its own. `publishers` returns how many publishers the topic has.
     """
 
     def __init__(self, publishers: Callable[[], int]) -> None:
         self._publishers = publishers
-        self._newest: list[int] = []  # newest number of each publisher, the one that was heard last at the end
+        # Newest number of each publisher, the one that was heard last at the end: by its identity, and without one.
+        self._newest_of: dict[bytes, int] = {}
+        self._newest: list[int] = []
+        self._paused: set[bytes] = set()  # publishers without a message since `pause`
 
-    def count_missing(self, number: int) -> tuple[int, int]:
-        """How many messages of a publisher before `number` are missing: (before the first that arrived, since the
-        previous one). (0, 0) if it may be the first message of one of several publishers."""
+    def pause(self) -> None:
+        """Nothing was received for a time, on purpose: what each publisher sent meanwhile is no loss."""
+        self._paused, self._newest = set(self._newest_of), []
+
+    def count_missing(self, number: int, publisher: bytes | None = None) -> tuple[int, int]:
+        """How many messages of a publisher before `number` are missing: (before the first that arrived, or in a pause;
+        since the previous one). `publisher`: its identity; None: not known. Then the result is (0, 0) if it may be the
+        first message of one of several publishers."""
+        if publisher is None:
+            return self._count_by_number(number)
+        before = self._newest_of.pop(publisher, 0)
+        missing = max(0, number - before - 1)
+        is_first = not before or publisher in self._paused
+        self._paused.discard(publisher)
+        self._newest_of[publisher] = max(number, before)
+        while len(self._newest_of) > MAX_PUBLISHERS:
+            self._newest_of.pop(next(iter(self._newest_of)))
+        return (missing, 0) if is_first else (0, missing)
+
+    def _count_by_number(self, number: int) -> tuple[int, int]:
         before = max((newest for newest in self._newest if newest < number), default=0)
         missing = number - before - 1
         if before and missing and len(self._newest) < self._publishers():
@@ -62,7 +87,7 @@ class SensorSubscriptions:
     `on_sample` is called with every sample; `on_calibration` with each sensor's calibration, during construction from
     the parameters and later whenever CameraInfo changes it; `on_error(sensor, message)` with each error of a topic.
     After construction, all these calls run in the thread of the node's executor; any thread may read `topics`.
-    `past`: sensor → `message_counts` of closed subscriptions of the node, which those of this object continue.
+    `past`: closed subscriptions of the node, whose counts and sequence numbers those of this object continue.
     """
 
     def __init__(
@@ -72,7 +97,7 @@ class SensorSubscriptions:
         on_sample: Callable[[Sample], None],
         on_calibration: Callable[[str, Calibration], None],
         on_error: Callable[[str, str], None],
-        past: Mapping[str, Mapping[str, int]] = MappingProxyType({}),
+        past: SensorSubscriptions | None = None,
         queue_bytes: int | None = None,
     ) -> None:
         """`queue_bytes`: of the messages of one image topic that the middleware may hold. With larger images, a
@@ -86,7 +111,9 @@ class SensorSubscriptions:
         sensors = sensors_of(values, values["modalities"])
         self._options = {name: sensor_options(values, modality, name) for name, modality in sensors.items()}
         self._subscriptions: list[Subscription[Any]] = []
-        self._past, self._is_closed = past, False
+        self._is_closed = False
+        self._past = {name: past.message_counts(name) for name in sensors} if past is not None else {}
+        self._sequences = dict(past._sequences) if past is not None else {}  # sensor → the numbers of its messages
         self._lost: Counter[str] = Counter()
         self._missed_before_start: Counter[str] = Counter()
         self._decoders: dict[str, SampleDecoder] = {}  # sensor → the decoder of its messages, once their type is known
@@ -123,6 +150,8 @@ class SensorSubscriptions:
         for subscription in self._subscriptions:
             self._node.destroy_subscription(subscription)
         self._subscriptions.clear()
+        for sequence in self._sequences.values():
+            sequence.pause()
 
     def discover_topics(self) -> None:
         """Subscribe to topics whose message type is known now. Call it repeatedly: publishers may appear later."""
@@ -196,20 +225,21 @@ class SensorSubscriptions:
     def _subscribe(self, options: SensorOptions, type_name: str, topic: str, callback: Callable[[Any], None]) -> None:
         sensor = options.sensor
         name = self._node.resolve_topic_name(topic)
-        sequence = LossCounter(lambda: self._node.count_publishers(name))
+        count_publishers = self._node.count_publishers
+        sequence = self._sequences.setdefault(sensor, LossCounter(lambda: count_publishers(name)))
         numbered = False
 
         def on_message(message: Any, info: Any) -> None:
             nonlocal numbered
             if self._is_closed:
                 return  # it arrived before
-            number = info.get("publication_sequence_number")
+            number, publisher = info.get("publication_sequence_number"), publisher_of(info)
             if number is not None and 0 < number < MAX_SEQUENCE_NUMBER:
+                earlier, since = sequence.count_missing(number, publisher)
+                if earlier and publisher is None and not numbered:  # those before the node was inactive are among them
+                    known = self._past.get(sensor, {})
+                    earlier = max(0, earlier - sum(known.get(cause, 0) for cause in ("arrived", "lost", "earlier")))
                 numbered = True
-                earlier, since = sequence.count_missing(number)
-                if earlier:  # those that arrived before the node was inactive are among them
-                    known = self.message_counts(sensor)
-                    earlier = max(0, earlier - known["arrived"] - known["lost"] - known["earlier"])
                 self._missed_before_start[sensor] += earlier
                 self._lost[sensor] += since
             callback(message)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import rclpy.subscription
@@ -24,6 +24,7 @@ __all__ = [
     "SubscriptionEventCallbacks",
     "UnsupportedEventTypeError",
     "call_after_change",
+    "publisher_of",
 ]
 
 # Whether a subscription's callback may have a second argument with the message's sequence number: not in Humble.
@@ -56,6 +57,12 @@ def call_after_change(node: Node, name: str, callback: Callable[[Any], None]) ->
         node.add_post_set_parameters_callback(on_change)
     else:
         node.add_on_set_parameters_callback(before_change)
+
+
+def publisher_of(info: Mapping[str, Any]) -> bytes | None:
+    """The identity of a message's publisher, from its `MessageInfo`. None where rclpy does not say: in Jazzy."""
+    identity = info.get("publisher_gid")
+    return bytes(identity["data"]) if identity else None
 
 
 class RefusedTransitionsMixin:

@@ -38,6 +38,27 @@ def test_a_publisher_that_starts_again_is_counted_from_its_first_message() -> No
     assert topic.receive(*range(8, 700), 702) == (3, 3)
 
 
+def receive_of(counter: LossCounter, publisher: bytes, *numbers: int) -> list[tuple[int, int]]:
+    return [counter.count_missing(number, publisher) for number in numbers]
+
+
+def test_the_identity_of_publishers_tells_a_new_one_from_a_gap() -> None:
+    """Its first number may be above the newest one of a publisher that was killed, or the next after it."""
+    counter = LossCounter(lambda: 1)
+    assert receive_of(counter, b"old", 3, 4, 7) == [(2, 0), (0, 0), (0, 2)]
+    assert receive_of(counter, b"new", 8, 9, 12) == [(7, 0), (0, 0), (0, 2)]
+    assert receive_of(counter, b"old", 8) == [(0, 0)]
+    assert receive_of(counter, b"third", 1, 2) == [(0, 0), (0, 0)]
+
+
+def test_what_was_published_while_nothing_was_received_on_purpose_is_no_loss() -> None:
+    counter = LossCounter(lambda: 2)
+    receive_of(counter, b"one", *range(1, 11))
+    counter.pause()
+    assert receive_of(counter, b"one", 31, 32, 34) == [(20, 0), (0, 0), (0, 1)]
+    assert receive_of(counter, b"two", 6, 7) == [(5, 0), (0, 0)]
+
+
 def test_a_second_publisher_that_comes_and_goes_costs_no_message() -> None:
     topic = Topic()
     topic.receive(*range(1, 301))
