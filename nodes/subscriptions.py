@@ -128,8 +128,9 @@ class SensorSubscriptions:
         return dict(self._topics)
 
     def warnings(self, sensor: str) -> list[str]:
-        """What is wrong with the messages of a sensor so far."""
-        return list(self._decoders[sensor].warnings) if sensor in self._decoders else []
+        """What is wrong with the messages of a sensor now."""
+        decoder, now = self._decoders.get(sensor), self._node.get_clock().now().nanoseconds
+        return decoder.active_warnings(now) if decoder is not None else []
 
     def message_counts(self, sensor: str) -> dict[str, int]:
         """A sensor's messages by the names in `MESSAGE_COUNTERS`: those of `SampleDecoder.message_counts`; `lost` since
