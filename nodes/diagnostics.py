@@ -39,7 +39,7 @@ SHOWN_COUNTERS = (
 )
 WARNING_COUNTERS = (
     *("unstamped", "invalid", "late", "outlier", "overflow", "overload", "expired", "abandoned", "coverage", "unfused"),
-    "burst",
+    *("burst", "clock"),
     *SYMPTOMS,
 )
 MIN_RESTARTS = 2  # in a second: the clock of a looped bag is set back once

@@ -65,11 +65,12 @@ class SensorClocks:
         self._first = received if self._first is None else self._first
         stands_still, clock.received, clock.end = end == clock.end, received, end
         if stands_still:
-            return not clock.differs
-        if clock.differs and self._is_plausible(received - end, received):
+            if not recorded:
+                return not clock.differs
+        elif clock.differs and self._is_plausible(received - end, received):
             while clock.offsets and not self._is_plausible(clock.offsets[-1][1], received):
                 clock.offsets.pop()  # of the time in which it differed: they would delay its return
-        if not clock.offsets or received - clock.offsets[-1][0] >= MIN_STEP:
+        if not clock.offsets or (received - clock.offsets[-1][0] >= MIN_STEP and not stands_still):
             clock.offsets.append((received, received - end))
             while clock.offsets[0][0] < received - MEMORY:
                 clock.offsets.popleft()
@@ -81,7 +82,7 @@ class SensorClocks:
 
     def is_from_future(self, end: int, received: int | None) -> bool:
         """Whether a sample would be received more than `MAX_LEAD` before its end (both ns), by the clock of the
-        receiver and by that of the sensors: the stamp is wrong, whatever the sensor's other stamps say."""
+        receiver and by that of the sensors: the stamp is wrong, also if the sensor's other stamps are right."""
         if received is None or received <= 0:
             return False
         lead = end - received

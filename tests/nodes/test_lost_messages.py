@@ -42,7 +42,7 @@ def receive_of(counter: LossCounter, publisher: bytes, *numbers: int) -> list[tu
     return [counter.count_missing(number, publisher) for number in numbers]
 
 
-def test_the_identity_of_publishers_tells_a_new_one_from_a_gap() -> None:
+def test_a_new_publisher_is_known_by_its_identity_and_is_no_gap() -> None:
     """Its first number may be above the newest one of a publisher that was killed, or the next after it."""
     counter = LossCounter(lambda: 1)
     assert receive_of(counter, b"old", 3, 4, 7) == [(2, 0), (0, 0), (0, 2)]
