@@ -113,7 +113,8 @@ class SensorSubscriptions:
         self._subscriptions: list[Subscription[Any]] = []
         self._is_closed = False
         self._past = {name: past.message_counts(name) for name in sensors} if past is not None else {}
-        self._sequences = dict(past._sequences) if past is not None else {}  # sensor → the numbers of its messages
+        # Sensor → the sequence numbers of its messages.
+        self._sequences: dict[str, LossCounter] = dict(past._sequences) if past is not None else {}
         self._lost: Counter[str] = Counter()
         self._missed_before_start: Counter[str] = Counter()
         self._decoders: dict[str, SampleDecoder] = {}  # sensor → the decoder of its messages, once their type is known

@@ -28,8 +28,8 @@ def stamp_warnings(
         )
     if (clock := counts.get("clock")) and abs(behind) < MIN_DIFFERENCE:  # its clock does not differ now
         found.append(
-            f"{clock} of {samples} samples had stamps far from those of the other sensors and were dropped: synchronise "
-            f"the clocks, or set {sensor}.stamps: received"
+            f"{clock} of {samples} samples had stamps far from those of the other sensors and were dropped: "
+            f"synchronise the clocks, or set {sensor}.stamps: received"
         )
     elif clock:
         found.append(f"{clock} of {samples} samples: {clock_text(sensor, behind)}")
