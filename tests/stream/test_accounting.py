@@ -208,7 +208,7 @@ def test_samples_of_a_wrong_clock_count_as_dropped_also_those_that_windows_used(
     windower.accept(motion(0, 1001))
     windower.accept(motion(START + 60 * SECOND, 1002))  # a jump to confirm
     assert windower.counts["used"] > 0 and windower.open_samples > 2
-    windower.reject()
+    windower.drop_for_clock()
     counts, ends = windower.counts, ("used", *SAMPLE_ENDS)
     assert windower.open_samples == 0 and counts["clock"] > 10
     assert counts["samples"] == sum(counts[name] for name in ends) == 154
