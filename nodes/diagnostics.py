@@ -7,7 +7,8 @@ import re
 import threading
 import time
 from collections import defaultdict, deque
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from dataclasses import replace
 from types import MappingProxyType
 from typing import Any
 
@@ -38,7 +39,7 @@ SHOWN_COUNTERS = (
 )
 WARNING_COUNTERS = (
     *("unstamped", "invalid", "late", "outlier", "overflow", "overload", "expired", "abandoned", "coverage", "unfused"),
-    "burst",
+    *("burst", "clock"),
     *SYMPTOMS,
 )
 MIN_RESTARTS = 2  # in a second: the clock of a looped bag is set back once
@@ -50,13 +51,25 @@ LOG_LIMIT, LOG_PERIOD = 20, 60.0  # errors of one sensor that are logged in so m
 STEP_STATUSES = 30  # statuses that name a step of a clock
 
 
+def system_time_offset() -> int:
+    """The clock of the system minus the steady clock, in ns: it changes only if that of the system is set."""
+    return time.time_ns() - time.monotonic_ns()
+
+
 class Diagnostics:
     """Turns the pipeline's totals into one status for each sensor, with rates since the previous status.
 
     `node` is the fully qualified name of the node. `report_error` may be called from any thread, `statuses` from one.
+    `time_offset`: see `system_time_offset`.
     """
 
-    def __init__(self, values: Mapping[str, Any], pipeline: Pipeline, node: str = "/embedder") -> None:
+    def __init__(
+        self,
+        values: Mapping[str, Any],
+        pipeline: Pipeline,
+        node: str = "/embedder",
+        time_offset: Callable[[], int] = system_time_offset,
+    ) -> None:
         self._pipeline, self._node = pipeline, node
         self._space, self._device = pipeline.engine.space.id, registry.resolve_device(str(values["device"]))
         self._previous_counts: dict[str, dict[str, int]] = {}
@@ -69,6 +82,8 @@ class Diagnostics:
         self._fusion_timeout = float(values.get("fusion_timeout", StreamOptions().fusion_timeout))  # s
         # Sensor → stamp (ns) of the newest step of its clock, and the number of statuses since.
         self._newest_steps: dict[str, tuple[int, int]] = {}
+        self._time_offset = time_offset
+        self._time_offsets: deque[int] = deque([time_offset()], maxlen=STEP_STATUSES + 2)  # at the newest statuses
 
     def report_error(self, sensor: str, message: str) -> bool:
         """Record an error for the next status of a sensor. Returns whether to log it: it is the first of its kind, and
@@ -101,15 +116,21 @@ class Diagnostics:
 
     def _new_steps(self, counts: Mapping[str, Mapping[str, int]]) -> dict[str, str]:
         """Sensor → what the newest step of its clock means, for `STEP_STATUSES` statuses. The first status after a step
-        has none, because slower sensors have not shown yet whether they have it too. `counts`: sensor → counters."""
+        has none, because slower sensors have not shown yet whether they have it too. `counts`: sensor → counters.
+
+        If all sensors sent nothing for a time, stamps and times of arrival make a step too. It is none if the clock of
+        the system was not set by half of it at least.
+        """
         found = {}
+        self._time_offsets.append(self._time_offset())
+        was_set = max(self._time_offsets) - min(self._time_offsets)
         newest = {sensor: step for step in self._pipeline.clock_steps() for sensor in step.sensors}
         for sensor, step in newest.items():
             stamp, number = self._newest_steps.get(sensor, (0, 0))
             number = number + 1 if stamp == step.stamp else 0
             self._newest_steps[sensor] = step.stamp, number
-            if 1 <= number <= STEP_STATUSES:
-                found[sensor] = step.text(counts)
+            if 1 <= number <= STEP_STATUSES and not (step.may_be_pause and was_set < abs(step.step) / 2):
+                found[sensor] = replace(step, may_be_pause=False).text(counts)
         return found
 
     def _status(

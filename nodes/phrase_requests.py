@@ -11,7 +11,7 @@ from rclpy.node import Node
 from sensebind.fusion.io import messages
 from sensebind.nodes.support.message_types import message_type
 
-FIRST_TIMEOUT = 1.5  # s after which a request is repeated; doubled after each repetition
+FIRST_TIMEOUT = 0.75  # s after which a request is repeated; doubled after each repetition
 MAX_TIMEOUT = 48.0  # s
 MAX_OPEN_CALLS = 4  # calls whose answers are still accepted
 RETRY_PERIOD = 2.0  # s from a request whose answer cannot be used to the next one

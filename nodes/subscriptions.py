@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Mapping
-from types import MappingProxyType
 from typing import Any
 
 from rclpy.node import Node
@@ -35,7 +34,7 @@ class SensorSubscriptions:
     `on_sample` is called with every sample; `on_calibration` with each sensor's calibration, during construction from
     the parameters and later whenever CameraInfo changes it; `on_error(sensor, message)` with each error of a topic.
     After construction, all these calls run in the thread of the node's executor; any thread may read `topics`.
-    `past`: sensor → `message_counts` of closed subscriptions of the node, which those of this object continue.
+    `past`: closed subscriptions of the node, whose counts and sequence numbers those of this object continue.
     """
 
     def __init__(
@@ -45,7 +44,7 @@ class SensorSubscriptions:
         on_sample: Callable[[Sample], None],
         on_calibration: Callable[[str, Calibration], None],
         on_error: Callable[[str, str], None],
-        past: Mapping[str, Mapping[str, int]] = MappingProxyType({}),
+        past: SensorSubscriptions | None = None,
         queue_bytes: int | None = None,
     ) -> None:
         """`queue_bytes`: of the messages of one image topic that the middleware may hold. With larger images, a
@@ -59,7 +58,9 @@ class SensorSubscriptions:
         sensors = sensors_of(values, values["modalities"])
         self._options = {name: sensor_options(values, modality, name) for name, modality in sensors.items()}
         self._subscriptions: list[Subscription[Any]] = []
-        self._past, self._is_closed = past, False
+        self._is_closed = False
+        self._past = {name: past.message_counts(name) for name in sensors} if past is not None else {}
+        self._losses: dict[str, TopicLosses] = dict(past._losses) if past is not None else {}  # by sensor
         self._lost: Counter[str] = Counter()
         self._missed_before_start: Counter[str] = Counter()
         self._decoders: dict[str, SampleDecoder] = {}  # sensor → the decoder of its messages, once their type is known
@@ -74,8 +75,9 @@ class SensorSubscriptions:
         return dict(self._topics)
 
     def warnings(self, sensor: str) -> list[str]:
-        """What is wrong with the messages of a sensor so far."""
-        return list(self._decoders[sensor].warnings) if sensor in self._decoders else []
+        """What is wrong with the messages of a sensor now."""
+        decoder, now = self._decoders.get(sensor), self._node.get_clock().now().nanoseconds
+        return decoder.active_warnings(now) if decoder is not None else []
 
     def message_counts(self, sensor: str) -> dict[str, int]:
         """A sensor's messages by the names in `MESSAGE_COUNTERS`: those of `SampleDecoder.message_counts`; `lost` since
@@ -174,12 +176,14 @@ class SensorSubscriptions:
             counts = self.message_counts(sensor)
             return counts["arrived"] + counts["lost"] + counts["earlier"]
 
-        losses = TopicLosses(lambda: self._node.count_publishers(name), known)
+        count_publishers = self._node.count_publishers
+        losses = self._losses.setdefault(sensor, TopicLosses(lambda: count_publishers(name)))
+        losses.resume(known)
 
-        def on_message(message: Any, number: int | None) -> None:
+        def on_message(message: Any, number: int | None, publisher: bytes | None) -> None:
             if self._is_closed:
                 return  # it arrived before
-            earlier, lost = losses.missing_before(number)
+            earlier, lost = losses.missing_before(number, publisher)
             self._missed_before_start[sensor] += earlier
             self._lost[sensor] += lost
             callback(message)

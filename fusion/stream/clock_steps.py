@@ -17,13 +17,15 @@ MAX_MISSED = 4  # usual intervals without a sample; a longer step forward is mor
 CONFIRMATIONS = 3  # samples that must follow each other after a step
 USUAL_INTERVALS = 4  # newest intervals of a sensor that are kept
 MAX_STEPS = 100  # newest steps that are kept
+LEAST_AGE = 30 * SECOND  # ns of times of arrival over which the least latency of a sensor is kept
 COUNTED = ("restarts", "incomplete", "late", "duplicate", "gaps", "coverage")  # what a step of a clock causes
 
 
 @dataclass(frozen=True, slots=True)
 class ClockStep:
     """The stamps of one sensor jumped. `stamp`: the newest before (ns). `step` (ns): by how much, negative: back.
-    `received_step`: by how much its times of arrival jumped (ns). `interval`: the usual one (ns)."""
+    `received_step`: by how much its times of arrival jumped (ns); of a step forward, if the sample before it had the
+    least latency: after a stall, samples arrive late, but none is received early. `interval`: the usual one (ns)."""
 
     sensor: str
     stamp: int
@@ -38,22 +40,43 @@ class ClockStep:
 
     @property
     def shows_receiver(self) -> bool:
-        """Whether the receiver's clock made the same step; if forward, perhaps nothing arrived in this time."""
-        return abs(self.step - self.received_step) <= max(MIN_STEP, self.interval, abs(self.step) // 4)
+        """Whether the receiver's clock made the same step; if forward, perhaps nothing arrived in this time, and then
+        samples arrived late."""
+        tolerance = max(MIN_STEP, self.interval, abs(self.step) // 4)
+        if self.step > 0:
+            return self.received_step >= self.step - tolerance
+        return abs(self.step - self.received_step) <= tolerance
 
 
 @dataclass(slots=True)
 class _Stamps:
-    """The stamps of one sensor (ns): the newest, its time of arrival, the usual intervals, and a step that is not
-    confirmed yet: its first stamp and time of arrival, the newest stamp after it, and how many samples follow it."""
+    """The stamps of one sensor (ns): the newest, its time of arrival, the usual intervals, the least latencies of the
+    last two periods of `LEAST_AGE` and when the newer began, and a step that is not confirmed yet: its first stamp and
+    time of arrival, the newest stamp after it, and how many samples follow it."""
 
     end: int
     received: int
     first: int
     intervals: deque[int] = field(default_factory=lambda: deque(maxlen=USUAL_INTERVALS))
+    least: tuple[int, int] = (0, 0)
+    least_since: int = 0
     candidate: tuple[int, int] | None = None
     candidate_end: int = 0
     candidate_count: int = 0
+
+    def __post_init__(self) -> None:
+        self.forget_latency(self.received - self.end, self.received)
+
+    def forget_latency(self, latency: int, received: int) -> None:
+        """The clock is another one from this latency and time of arrival on (ns)."""
+        self.least, self.least_since = (latency, latency), received
+
+    def note_latency(self, latency: int, received: int) -> None:
+        """Use the latency of a sample, received at this time (ns)."""
+        if not 0 <= received - self.least_since < LEAST_AGE:
+            self.least, self.least_since = (latency, self.least[0]), received
+        elif latency < self.least[0]:
+            self.least = latency, self.least[1]
 
     def follows(self, end: int, before: int) -> bool:
         """Whether a stamp may be the next one after `before`, without a step of a clock."""
@@ -89,6 +112,7 @@ class ClockSteps:
                 own.intervals.append(end - own.end)
                 own.end = end
             own.received = received
+            own.note_latency(received - end, received)
             return
         if own.candidate is None or not own.follows(end, own.candidate_end):
             own.candidate, own.candidate_end, own.candidate_count = (end, received), end, 0
@@ -98,6 +122,9 @@ class ClockSteps:
             return
         usual = max(own.intervals, default=0)
         step, received_step = own.candidate[0] - own.end - usual, own.candidate[1] - own.received - usual
+        if step > 0:
+            received_step = step + own.candidate[1] - own.candidate[0] - min(own.least)
+        own.forget_latency(received - end, received)
         self.found.append(ClockStep(sensor, own.end, step, received_step, usual))
         self.count += 1
         own.end, own.received, own.candidate = own.candidate_end, received, None

@@ -20,6 +20,7 @@ MAX_BEHIND = 10 * SECOND  # ns: a sensor that is further behind the others is no
 SETTLING_TIME = 2 * SECOND  # ns from the first sample, in which one sample decides about a large difference
 CONFIRMATION_TIME = 2 * SECOND  # ns that an offset must last before it decides, after that
 RETURN_TIME = SECOND // 2  # ns that the offset of a clock that differed must agree again before its samples are used
+MAX_LEAD = 3 * SECOND  # ns of stamps by which one sensor may be ahead of the others, so that these are not late
 MAX_AGE = 30 * SECOND  # ns since the newest sample, after which the offset of a sensor does not count for others
 
 
@@ -30,6 +31,7 @@ class _Clock:
     offsets: deque[tuple[int, int]] = field(default_factory=deque)  # (time of arrival, offset), of the last `MEMORY`
     offset: int = 0  # median of the above
     received: int = 0  # time of arrival of the newest sample
+    end: int = 0  # of the newest sample
     differs: bool = False
     contradicted_since: int | None = None  # time of arrival since which the offset says the opposite of `differs`
 
@@ -51,7 +53,7 @@ class SensorClocks:
     def agrees(self, sensor: str, end: int, received: int | None, *, recorded: bool = False) -> bool:
         """Use the end of a sample and its time of arrival (ns; None: not known). Returns whether the sensor has the
         clock of the others. `recorded`: the time of arrival is a log time, which does not depend on the load of this
-        machine, so one sample decides about small differences too."""
+        machine, so one sample decides about small differences too. A stamp that stands still says nothing."""
         clock = self._clocks.get(sensor)
         if received is None or received <= 0 or end <= 0:
             return clock is None or not clock.differs
@@ -61,8 +63,14 @@ class SensorClocks:
         if clock is None:
             clock = self._clocks[sensor] = _Clock()
         self._first = received if self._first is None else self._first
-        clock.received = received
-        if not clock.offsets or received - clock.offsets[-1][0] >= MIN_STEP:
+        stands_still, clock.received, clock.end = end == clock.end, received, end
+        if stands_still:
+            if not recorded:
+                return not clock.differs
+        elif clock.differs and self._is_plausible(received - end, received):
+            while clock.offsets and not self._is_plausible(clock.offsets[-1][1], received):
+                clock.offsets.pop()  # of the time in which it differed: they would delay its return
+        if not clock.offsets or (received - clock.offsets[-1][0] >= MIN_STEP and not stands_still):
             clock.offsets.append((received, received - end))
             while clock.offsets[0][0] < received - MEMORY:
                 clock.offsets.popleft()
@@ -71,6 +79,14 @@ class SensorClocks:
             return not clock.differs
         self._decide(clock, received, recorded)
         return not clock.differs
+
+    def is_from_future(self, end: int, received: int | None) -> bool:
+        """Whether a sample would be received more than `MAX_LEAD` before its end (both ns), by the clock of the
+        receiver and by that of the sensors: the stamp is wrong, also if the sensor's other stamps are right."""
+        if received is None or received <= 0:
+            return False
+        lead = end - received
+        return lead > MAX_LEAD and lead + self._reference(received - MAX_AGE) > MAX_LEAD
 
     def offset(self, sensor: str) -> int | None:
         """The offset of a sensor over its last second, in ns. None: not known."""
@@ -102,8 +118,7 @@ class SensorClocks:
         load, messages of some sensors are received late. They are never received early.
         """
         offset = clock.offset - self._reference(received - MAX_AGE)
-        plausible = -self._max_ahead <= clock.offset <= MAX_BEHIND
-        differs = not plausible and not -self._max_ahead <= offset <= MAX_BEHIND
+        differs = not self._is_plausible(clock.offset, received)
         if differs == clock.differs:
             clock.contradicted_since = None
             return
@@ -117,6 +132,11 @@ class SensorClocks:
         )
         if not settled or confirmed:
             clock.differs, clock.contradicted_since = differs, None
+
+    def _is_plausible(self, offset: int, received: int) -> bool:
+        """Whether an offset is near the receiver's clock, or near that of the sensors at this time of arrival (ns)."""
+        compared = offset - self._reference(received - MAX_AGE)
+        return any(-self._max_ahead <= value <= MAX_BEHIND for value in (offset, compared))
 
     def _reference(self, oldest: int) -> int:
         """The offset of the clock of the sensors with a sample since `oldest` (ns): that of those whose stamps agree

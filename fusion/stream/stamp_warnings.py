@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 GPS_EPOCH = 315964800.0  # s, from 1970: the start of GPS time in 1980; it is ahead of UTC by less than a minute
+MIN_DIFFERENCE = 0.5  # s from the stamps of other sensors; a clock that is nearer does not differ
 
 
 def stamp_warnings(
@@ -25,7 +26,12 @@ def stamp_warnings(
             f"{duplicates} of {samples} messages have the stamp of another and were dropped: make the driver set the "
             f"stamps, or set {sensor}.stamps: received to use the times at which they were received"
         )
-    if clock := counts.get("clock"):
+    if (clock := counts.get("clock")) and abs(behind) < MIN_DIFFERENCE:  # its clock does not differ now
+        found.append(
+            f"{clock} of {samples} samples had stamps far from those of the other sensors and were dropped: "
+            f"synchronise the clocks, or set {sensor}.stamps: received"
+        )
+    elif clock:
         found.append(f"{clock} of {samples} samples: {clock_text(sensor, behind)}")
     elif (unfused := counts.get("unfused")) and behind > fusion_timeout / 2:
         found.append(_late_text(sensor, behind, unfused, fusion_timeout))

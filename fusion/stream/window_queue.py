@@ -16,12 +16,11 @@ from typing import NamedTuple
 from sensebind.fusion.core.samples import SECOND, Calibration, Sample
 from sensebind.fusion.core.windows import Window, WindowSpec
 from sensebind.fusion.stream.clock_steps import ClockSteps, CommonStep
-from sensebind.fusion.stream.clocks import SensorClocks
+from sensebind.fusion.stream.clocks import MAX_LEAD, SensorClocks
 from sensebind.fusion.stream.memory.budget import MemoryBudget
 from sensebind.fusion.stream.memory.sizes import window_bytes
 from sensebind.fusion.stream.windower import MIN_BACKWARD_JUMP, Windower
 
-MAX_LEAD = 3 * SECOND  # ns of stamps by which one sensor may be ahead of all others that are still waited for
 DEFAULT_BUDGET = MemoryBudget()
 VOTE_AGE = 2 * SECOND  # ns of stamps: a sensor whose newest sample is older has stopped
 
@@ -155,6 +154,9 @@ class WindowQueue:
                 self._steps.update(sample.sensor, sample.end, sample.received)
                 if not self._clocks.agrees(sample.sensor, sample.end, sample.received):
                     self._drop_for_clock(windower)
+                    return bool(self._items)
+                if self._clocks.is_from_future(sample.end, sample.received):
+                    windower.drop_sample()
                     return bool(self._items)
             before, restarts = windower.newest_stamp, windower.counts["restarts"]
             self._enqueue(windower.accept(sample))

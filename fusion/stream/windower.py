@@ -32,12 +32,13 @@ class Windower:
     """Cuts the samples of one sensor into windows. Each sample is used by a window (`used`), or counted by one cause of
     `SAMPLE_ENDS`, or open (`open_samples`). Irregular cases, by their names in `counts`:
 
-    - `duplicate`: a sample with a stamp that is already held. It is dropped.
+    - `duplicate`: a sample with a stamp that is already held, or that ends with the newest one. It is dropped.
     - `burst`: a reading with the stamp of the newest one and other values: a driver that empties a FIFO gives all its
       readings one stamp. They are spread evenly from this stamp to the next.
     - `late`: a sample with a stamp before the newest closed tick. It is used for the windows that are still open;
       `too_late` are those that no window used.
-    - `clock`: samples that `drop_for_clock` dropped, because the clock of the sensor is not that of the others.
+    - `clock`: samples that `drop_for_clock` dropped, because the clock of the sensor is not that of the others, or
+      `drop_sample`, because of a stamp in the future.
     - `unstamped` (stamp ≤ 0, but not 0 if the next stamp follows it, as in a simulation), `invalid` (NaN, infinite,
       empty, or with claims out of bounds: `WindowSpec.accepts`): samples that are dropped. This lowers the coverage.
     - `gaps`: ticks whose window has no sample, after the first window. They give no window.
@@ -110,6 +111,11 @@ class Windower:
             self.counts["unstamped"] += 1
             return self._accept_stamped(sample)
         return self._accept_stamped(zero) + self._accept_stamped(sample)
+
+    def drop_sample(self) -> None:
+        """Drop one sample that is not given to `accept`, because its stamp is in the future (`clock`)."""
+        self.counts["samples"] += 1
+        self.counts["clock"] += 1
 
     def drop_for_clock(self) -> None:
         """Drop one sample that is not given to `accept`, and all that are held: their clock is not that of the other
@@ -233,6 +239,9 @@ class Windower:
             self._spread_burst(sample.stamp)
             self._newest = sample
         if self.closed_through is not None and sample.stamp < self.closed_through:
+            if sample.end == self.newest_stamp:  # stamps stand still, and a window used the newest one
+                self.counts["duplicate"] += 1
+                return []
             self.counts["late"] += 1
             if self._ends_before(sample, self.closed_through + self.spec.hop - self.spec.length):
                 self.counts["too_late"] += 1

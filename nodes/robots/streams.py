@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping
 from itertools import count
 from typing import Any
@@ -55,7 +55,7 @@ class RobotStreams:
         self._memory = memory
         self._node, self._values = node, values
         self._subscriptions: SensorSubscriptions | None = None
-        self._past_messages: dict[str, dict[str, int]] = {}  # sensor → message counters when the node was active before
+        self._past: SensorSubscriptions | None = None  # the subscriptions when the node was active before
         self._scheduler: Scheduler | None = None
         self._last_arrival: dict[str, float] = {}
         self._last_published = -math.inf  # `time.monotonic()` of the last embedding; set by the scheduler's thread
@@ -93,7 +93,7 @@ class RobotStreams:
             self._on_sample,
             self.pipeline.set_calibration,
             self._report_error,
-            past=self._past_messages,
+            past=self._past,
             queue_bytes=self._memory.transport,
         )
         sensors = sensors_of(self._values)
@@ -120,9 +120,7 @@ class RobotStreams:
             self._node.destroy_timer(timer)
         self._jump_handle.unregister()
         self._subscriptions.close()
-        self._past_messages = {
-            sensor: self._subscriptions.message_counts(sensor) for sensor in sensors_of(self._values)
-        }
+        self._past = self._subscriptions
         self._scheduler.remove(self.pipeline)
         self._scheduler = self._subscriptions = None
         is_recent = time.monotonic() - self._last_published < ACKNOWLEDGEMENT_TIMEOUT
@@ -187,10 +185,10 @@ class RobotStreams:
     def _publish_diagnostics(self) -> None:
         if self._subscriptions is None:
             return  # deactivated since this timer fired
-        sensors, checks = self._subscriptions, self._topic_checks
-        past = self._past_messages
-        arrived = {name: sensors.message_counts(name)["arrived"] for name in sensors_of(self._values)}
-        checks.check({name: count - past.get(name, {}).get("arrived", 0) for name, count in arrived.items()})
+        sensors, checks, past = self._subscriptions, self._topic_checks, self._past
+        arrived = Counter({name: sensors.message_counts(name)["arrived"] for name in sensors_of(self._values)})
+        arrived.subtract({name: past.message_counts(name)["arrived"] for name in arrived} if past is not None else {})
+        checks.check(arrived)
         statuses = self._diagnostics.statuses(sensors, problems=checks.problems)
         statuses.append(memory_status(self._node.get_fully_qualified_name(), self._memory, self.pipeline.memory()))
         self._diagnostics_publisher.publish(diagnostic_array(self._node, *statuses))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import rclpy.subscription
@@ -57,25 +57,33 @@ def call_after_change(node: Node, name: str, callback: Callable[[Any], None]) ->
         node.add_on_set_parameters_callback(before_change)
 
 
+def publisher_of(info: Mapping[str, Any]) -> bytes | None:
+    """The identity of a message's publisher, from its `MessageInfo`. None where rclpy does not say: in Jazzy."""
+    identity = info.get("publisher_gid")
+    return bytes(identity["data"]) if identity else None
+
+
 def numbered_subscription(
     node: Node,
     message_class: type,
     topic: str,
-    on_message: Callable[[Any, int | None], None],
+    on_message: Callable[[Any, int | None, bytes | None], None],
     on_lost: Callable[[int], None],
     qos: QoSProfile,
     raw: bool = False,
 ) -> Any:
-    """Subscribe to a topic. `on_message` is called with each message (`raw`: with its bytes) and the number that the
-    middleware has given to it, from 1 for each publisher; None if rclpy or the middleware gives none. `on_lost` is
-    called with how many messages the middleware reports as lost since the last call; not every middleware does."""
+    """Subscribe to a topic. `on_message` is called with each message (`raw`: with its bytes), the number that the
+    middleware has given to it, from 1 for each publisher, and the identity of its publisher; None if rclpy or the
+    middleware gives none. `on_lost` is called with how many messages the middleware reports as lost since the last
+    call; not every middleware does."""
 
     def on_numbered(message: Any, info: Any) -> None:
         number = info.get("publication_sequence_number")
-        on_message(message, number if number is not None and 0 < number < MAX_SEQUENCE_NUMBER else None)
+        is_number = number is not None and 0 < number < MAX_SEQUENCE_NUMBER
+        on_message(message, number if is_number else None, publisher_of(info))
 
     def on_unnumbered(message: Any) -> None:
-        on_message(message, None)
+        on_message(message, None, None)
 
     arguments = (message_class, topic, on_numbered if HAS_MESSAGE_INFO else on_unnumbered, qos)
     callbacks = SubscriptionEventCallbacks(message_lost=lambda info: on_lost(info.total_count_change))

@@ -185,7 +185,8 @@ DELIVERY_FAULTS: Mapping[str, DeliveryFault] = {
     "clock_differs": DeliveryFault(
         _moved(CLOCK_STEP),
         f"its stamps are {CLOCK_STEP / SECOND:g} s ahead",
-        "ERROR `its clock differs`, names the parameter to set; its samples are counted as `clock`",
+        "its samples are not used and counted as `clock`, the others are fused; after 2 s ERROR `its clock differs`, "
+        "names the parameter to set",
     ),
     "clock_forward": DeliveryFault(
         _moved(CLOCK_STEP),
@@ -202,7 +203,7 @@ DELIVERY_FAULTS: Mapping[str, DeliveryFault] = {
     "fast": DeliveryFault(
         _fast,
         f"{FAST} times as many messages",
-        "its windows are embedded; WARN if the rate of a sound is not what its messages say",
+        "its windows are embedded; WARN until 15 s after it, if the rate of a sound is not what its messages say",
     ),
     "resolution": DeliveryFault(
         _resolution,
@@ -213,7 +214,7 @@ DELIVERY_FAULTS: Mapping[str, DeliveryFault] = {
     "two_publishers": DeliveryFault(
         _two_publishers,
         "a second device publishes on the same topic",
-        "WARN, names the two devices, until the node starts again; the messages of both are used",
+        "WARN, names the two devices, until 10 s after it; the messages of both are used",
     ),
 }
 

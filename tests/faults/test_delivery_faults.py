@@ -97,9 +97,10 @@ def problems_of(run: FaultRun, case: Case, seconds: float) -> list[str]:
     return [f"{case}: {problem}" for problem in problems]
 
 
-def run_all(folder: Path, cases: tuple[Case, ...], seconds: float = SECONDS) -> None:
+def run_all(folder: Path, cases: tuple[Case, ...], seconds: float, *nodes: str) -> None:
+    """Cause each fault at an embedder, beside other `nodes`."""
     problems = []
-    with fault_run(folder, "detector") as run:
+    with fault_run(folder, *nodes) as run:
         for case in cases:
             run.wait_until_all_are_fused()
             problems += problems_of(run, case, seconds)
@@ -112,7 +113,7 @@ def test_a_sensor_that_stops_and_one_without_stamps_have_the_documented_outcome(
 
 @pytest.mark.slow  # the quick sibling is above
 def test_each_fault_of_delivery_has_the_documented_outcome(tmp_path: Path) -> None:
-    run_all(tmp_path, SLOW)
+    run_all(tmp_path, SLOW, SECONDS, "detector")
 
 
 def test_each_fault_of_delivery_has_a_case() -> None:

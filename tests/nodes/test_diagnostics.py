@@ -33,7 +33,8 @@ class FakePipeline:
         self.clock_differs = False
         self.steps: list[CommonStep] = []
         self.topics = {"vision": "/camera/image"}
-        self.diagnostics = Diagnostics({"device": "cpu"}, self)  # type: ignore[arg-type]
+        self.time_offset = 10**18  # ns, of the clock of the system, which may be set, from the steady clock
+        self.diagnostics = Diagnostics({"device": "cpu"}, self, time_offset=lambda: self.time_offset)  # type: ignore[arg-type]
 
     def statistics(self) -> dict[str, SensorStatistics]:
         found = SensorStatistics(
@@ -148,6 +149,17 @@ def test_a_clock_that_was_set_is_named_for_a_while() -> None:
     for _ in range(STEP_STATUSES):
         level, _ = pipeline.status(samples=3)
     assert level == DiagnosticStatus.OK
+
+
+def test_a_pause_of_all_sensors_is_a_clock_that_was_set_only_if_that_of_the_system_was() -> None:
+    pipeline = FakePipeline()
+    pipeline.steps = [CommonStep(("imu", "vision"), 10**18, 3 * SECOND, True, True)]
+    for _ in range(5):
+        assert pipeline.status(samples=3) == (DiagnosticStatus.OK, "OK")
+    pipeline.time_offset += 2 * SECOND
+    level, text = pipeline.status(samples=3)
+    assert level == DiagnosticStatus.WARN and "the clock was set forward by 3.0 s" in text
+    assert "nothing was recorded" not in text
 
 
 def test_a_clock_that_differs_and_wrong_contents_are_in_the_status_with_the_remedy() -> None:

@@ -161,3 +161,68 @@ def test_the_remedies_are_in_the_message() -> None:
     assert "37.000 s ahead" in text and "TAI" in text and "rear.time_offset: -37.000" in text
     assert "rear.stamps: received" in text and "behind" in clock_text("imu", 1.7e9)
     assert "as the time of GPS does" in clock_text("imu", 315964782.0)
+
+
+@settings(deadline=None, max_examples=5)
+@given(st.sampled_from(["vision", "imu", "audio"]), st.floats(3.1, 1e6), st.integers(2500, 3500))
+def test_a_clock_that_is_set_far_ahead_while_the_robot_runs_costs_the_other_sensors_nothing(
+    wrong: str, ahead: float, at: int
+) -> None:
+    """Also in the seconds in which it is not known yet whether all clocks were set."""
+    right = arrivals({}, 7.0)
+    step = START + at * MS
+    moved = [
+        replace(s, stamp=s.stamp + round(ahead * SECOND)) if s.modality == wrong and s.stamp >= step else s
+        for s in right
+    ]
+    pipeline, embeddings = run(moved)
+    counts = {name: own.counts for name, own in pipeline.statistics().items()}
+    assert not any(own["restarts"] or (own["unfused"] and name != wrong) for name, own in counts.items())
+    assert counts[wrong]["clock"] >= sum(s.modality == wrong and s.stamp >= step for s in right)
+    assert all(e.tick <= START + 8 * SECOND for e in embeddings), "no output has the time of the wrong clock"
+    others = {name for name in counts if name != wrong}
+    _, expected = run([s for s in right if s.modality != wrong or s.stamp < step])
+    found, without = ({(e.tick, e.source) for e in outputs if e.source in others} for outputs in (embeddings, expected))
+    assert found == without
+    ticks = {e.tick: set(e.sources) for e in embeddings if e.modality == "fused"}
+    assert all(others <= ticks[tick] for tick in ticks if START + 2 * SECOND <= tick <= START + 6 * SECOND)
+
+
+def test_a_stamp_that_stands_still_is_of_no_wrong_clock() -> None:
+    stuck = [
+        replace(s, stamp=START + 3 * SECOND) if s.modality == "audio" and 3 <= (s.stamp - START) / SECOND < 14 else s
+        for s in arrivals({}, 17.0)
+    ]
+    pipeline, embeddings = run(stuck)
+    assert not any(own.counts["clock"] for own in pipeline.statistics().values())
+    assert any(START + 14 * SECOND < e.tick <= START + 16 * SECOND for e in embeddings if e.source == "audio")
+
+
+def paused(seconds: float, late: float = 0.0, step: float = 0.0) -> list[Sample]:
+    """The samples of a robot that sends nothing from 2.5 s on, for some seconds. `late` (s): of what arrives in the
+    second before that, and in the second after it, because the receiver does not run. `step` (s): by which the clock
+    of the sensors is set forward in it."""
+    begin, end = START + 5 * SECOND // 2, START + round((2.5 + seconds) * SECOND)
+    found = []
+    for sample in arrivals({}, 4.0 + seconds):
+        received = sample.received or 0
+        if begin <= received < end:
+            continue
+        if begin - SECOND <= received < end + SECOND:
+            received += round(late * SECOND)
+        found.append(replace(sample, received=received, stamp=sample.stamp + (received > begin) * round(step * SECOND)))
+    return sorted(found, key=lambda s: s.received or 0)
+
+
+@pytest.mark.parametrize(("seconds", "late"), [(0.7, 0.0), (0.7, 0.9), (2.5, 0.4)])
+def test_a_pause_of_all_sensors_may_be_one_however_late_their_samples_arrive(seconds: float, late: float) -> None:
+    pipeline, _ = run(paused(seconds, late))
+    assert all(step.may_be_pause for step in pipeline.clock_steps())
+
+
+@pytest.mark.parametrize("seconds", [0.0, 0.7])
+def test_a_clock_that_is_set_forward_is_no_pause(seconds: float) -> None:
+    """A sample is never received early: after a pause, the latency is not less than before."""
+    pipeline, _ = run(paused(seconds, step=2.0))
+    (step,) = pipeline.clock_steps()
+    assert step.shared and not step.may_be_pause and abs(step.step - (2 + seconds) * SECOND) < SECOND // 4

@@ -115,6 +115,11 @@ class AudioMessageDecoder:
         """What is wrong with the sounds so far."""
         return [text for text in (self._format_warning, self._channels.warning, self._rate.warning) if text]
 
+    @property
+    def rate_warning(self) -> str:
+        """The one of `warnings` that the sampling rate is wrong; empty if it is not wrong now."""
+        return self._rate.warning if self._rate.is_wrong else ""
+
     def apply_audio_info(self, info: Any) -> None:
         """Set unknown fields of the format from an AudioInfo message. Raises `EncodingError` for an unknown coding."""
         self._has_info = True

@@ -19,6 +19,7 @@ from sensebind.fusion.core.samples import (
     AUDIO,
     DEPTH,
     IMU,
+    SECOND,
     THERMAL,
     VISION,
     Calibration,
@@ -37,6 +38,7 @@ from sensebind.fusion.io.topic_names import sibling_topic
 
 LOG = logging.getLogger(__name__)
 MAX_WARNINGS = 4  # different warnings about one sensor that are logged
+WARNING_TIME = 10 * SECOND  # ns after the newest sign of a cause that can end, in which its warning is active
 
 # Message types of each built-in modality. For other modalities, numbers are read from messages of any type.
 MESSAGE_TYPES = {
@@ -93,10 +95,11 @@ class SampleDecoder:
 
     def __init__(self, options: SensorOptions, type_name: str, topic: str = "") -> None:
         self.modality, self.sensor, self.type_name = options.modality, options.sensor, type_name
-        self._frame_id: str | None = None  # of the first sample
+        self._frame_ids: tuple[str, str] | None = None  # of the first sample, and of the newest
         self._sample_count = 0  # until one has another frame
-        self._has_frames_mixed = False
-        self.warnings: list[str] = []  # what is wrong with the messages so far
+        self._frame_warning = ""  # that samples have different frames
+        self.warnings: list[str] = []  # what was wrong with the messages so far
+        self._newest_signs: dict[str, int] = {}  # warning whose cause can end → time of arrival (ns) of its newest sign
         self._options, self._topic = options, topic or options.topic_name
         self._time_offset = to_ns(options.time_offset)
         self._calibration = options.calibration
@@ -110,6 +113,11 @@ class SampleDecoder:
     def calibration(self) -> Calibration:
         """The sensor's calibration, from parameters and the messages so far."""
         return self._calibration
+
+    def active_warnings(self, now_ns: int) -> list[str]:
+        """What is wrong with the messages now, by the clock of their times of arrival: `warnings` without those whose
+        cause has ended `WARNING_TIME` ago."""
+        return [text for text in self.warnings if now_ns - self._newest_signs.get(text, now_ns) < WARNING_TIME]
 
     @property
     def unused(self) -> Counter[str]:
@@ -228,8 +236,8 @@ class SampleDecoder:
         """The samples with their sensor, their time of arrival and their final stamps. Logs new warnings."""
         result = []
         for sample in samples:
-            self._check_frame(sample.frame_id)
             received = received_ns if sample.received is None else sample.received
+            self._check_frame(sample.frame_id, received or 0)
             stamp = sample.stamp
             if self._options.stamps == RECEIVED_STAMPS and self.modality not in (AUDIO, IMU):  # these did it themselves
                 stamp = stamp if received is None else received
@@ -239,6 +247,8 @@ class SampleDecoder:
         for stateful in (self._audio_decoder, self._imu_decoder):
             for text in () if stateful is None else stateful.warnings:
                 self._warn(text)
+        if self._audio_decoder is not None and (text := self._audio_decoder.rate_warning) and received_ns:
+            self._newest_signs[text] = received_ns
         self._counts["decoded"] += len(result)
         return result
 
@@ -299,20 +309,21 @@ class SampleDecoder:
             f"{self.sensor}.topic to the topic of grey or radiometric thermal images"
         )
 
-    def _check_frame(self, frame_id: str) -> None:
-        """Warn once if the samples have different frames: two devices publish on one topic."""
-        if self._has_frames_mixed:
+    def _check_frame(self, frame_id: str, received: int) -> None:
+        """Warn if the samples have different frames: two devices publish on one topic. `received`: time of arrival."""
+        first, before = self._frame_ids or (frame_id, frame_id)
+        self._frame_ids = first, frame_id
+        self._sample_count += not self._frame_warning
+        if frame_id == before:
             return
-        self._sample_count += 1
-        if self._frame_id is None:
-            self._frame_id = frame_id
-        elif frame_id != self._frame_id:
-            self._has_frames_mixed = True
-            self._warn(
-                f"its messages have the frames '{self._frame_id}' (the first {self._sample_count - 1}) and "
+        if not self._frame_warning:
+            self._frame_warning = (
+                f"its messages have the frames '{first}' (the first {self._sample_count - 1}) and "
                 f"'{frame_id}' (message {self._sample_count}): if two devices publish on one "
                 f"topic, give each a topic of its own, and name both in {self.modality}.sensors"
             )
+            self._warn(self._frame_warning)
+        self._newest_signs[self._frame_warning] = received
 
     def _warn(self, text: str) -> None:
         """Log a warning about this sensor once."""

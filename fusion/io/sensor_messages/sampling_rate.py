@@ -17,7 +17,8 @@ FORMATS_OF_SIZE = {1: "U8", 2: "S16LE", 3: "S24LE", 4: "S32LE or F32LE"}  # byte
 class RateMonitor:
     """Compares the claimed sampling rate of sounds with that by their stamps.
 
-    `warning` is empty until they differ. Then it is the text of the warning, and does not change again.
+    `warning` is empty until they differ. Then it is the text of the warning, and does not change again. `is_wrong`:
+    whether they differ in the newest sounds.
     """
 
     MIN_BLOCKS, MIN_SPAN = 10, 2 * SECOND  # sounds, and ns of stamps, that a comparison needs
@@ -25,6 +26,7 @@ class RateMonitor:
 
     def __init__(self) -> None:
         self.warning = ""
+        self.is_wrong = False
         self._steps: deque[tuple[int, int]] = deque(
             maxlen=50
         )  # samples, and ns to the next stamp, of the newest sounds
@@ -45,13 +47,15 @@ class RateMonitor:
             self._steps.append((self._before[1], step))
             self._span += step
         self._before = stamp, count
-        if self.warning or len(self._steps) < self.MIN_BLOCKS or self._span < self.MIN_SPAN:
+        if len(self._steps) < self.MIN_BLOCKS or self._span < self.MIN_SPAN:
             return
         found = float(np.median([samples * SECOND / step for samples, step in self._steps]))
         overall = sum(samples for samples, _ in self._steps) * SECOND / sum(step for _, step in self._steps)
         ratio = found / sound.sample_rate
-        if abs(ratio - 1) <= self.TOLERANCE or abs(overall / found - 1) > self.TOLERANCE:
-            return  # they agree, or the stamps vary too much
+        # If they do not agree, and the stamps do not vary too much.
+        self.is_wrong = abs(ratio - 1) > self.TOLERANCE and abs(overall / found - 1) <= self.TOLERANCE
+        if self.warning or not self.is_wrong:
+            return
         known = next((rate for rate in COMMON_RATES if abs(rate / found - 1) < 0.03), 0.0)
         cures = [f"audio.sample_rate: {known:g}"] if known else []
         channels = sound.data.shape[1] * round(ratio)

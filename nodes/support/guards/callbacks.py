@@ -46,6 +46,7 @@ class CallbackGuard:
 
     def __init__(self, node: Node) -> None:
         self._node, self._refusals, self.counts = node, Refusals(), TopicCounts()
+        self._losses: dict[str, TopicLosses] = {}  # by topic, also after a subscription has ended
 
     def subscribe(
         self, kind: str, type_name: str, topic: str, use: Callable[[Any], None], qos: QoSProfile, end: str = ""
@@ -59,10 +60,11 @@ class CallbackGuard:
         """
         counts, name = self.counts.of(topic), self._node.resolve_topic_name(topic)
         known = ("arrived", "lost", "earlier")
-        losses = TopicLosses(lambda: self._node.count_publishers(name), lambda: sum(counts[part] for part in known))
+        losses = self._losses.setdefault(name, TopicLosses(lambda: self._node.count_publishers(name)))
+        losses.resume(lambda: sum(counts[part] for part in known))
 
-        def on_message(data: bytes, number: int | None) -> None:
-            earlier, lost = losses.missing_before(number) if qos.depth > 1 else (0, 0)
+        def on_message(data: bytes, number: int | None, publisher: bytes | None) -> None:
+            earlier, lost = losses.missing_before(number, publisher) if qos.depth > 1 else (0, 0)
             counts.update(arrived=1, earlier=earlier, lost=lost)
             cause = self._use(kind, name, lambda: use(read_message(type_name, data)))
             if cause or end:

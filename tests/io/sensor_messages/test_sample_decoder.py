@@ -207,6 +207,33 @@ def test_a_stamp_of_zero_is_kept_so_that_the_windower_counts_it() -> None:
     assert [s.stamp for s in SampleDecoder(SensorOptions("imu"), m.IMU_TYPE).decode(message, START)] == [0]
 
 
+def active_for(decoder: SampleDecoder, seconds: float, warning: str) -> bool:
+    """Whether it has a warning with this text, so many seconds after START."""
+    return any(warning in text for text in decoder.active_warnings(START + round(seconds * SECOND)))
+
+
+def test_the_warning_of_two_devices_on_a_topic_ends_some_time_after_one_of_them() -> None:
+    decoder = SampleDecoder(SensorOptions("imu"), m.IMU_TYPE)
+    for tenth in range(400):
+        message, arrival = motion(), START + tenth * SECOND // 10
+        message.header = m.header_message(BAG, arrival, "other" if tenth < 100 and tenth % 2 else "imu")
+        decoder.decode(message, arrival)
+        now = tenth / 10
+        assert active_for(decoder, now, "frames 'imu' (the first 1) and 'other'") == (0 < now < 20), now
+    assert "frames" in decoder.warnings[0], "a replay reports it"
+
+
+def test_the_warning_of_a_wrong_sampling_rate_ends_some_time_after_it_is_right() -> None:
+    decoder = SampleDecoder(SensorOptions("audio", audio_format=AudioFormat("S16LE", 8000.0, 1)), AUDIO_DATA)
+    arrival, seen = START, []
+    for number in range(400):  # of 0.1 s; the first 100 arrive in half of the time
+        arrival += SECOND // 20 if number < 100 else SECOND // 10
+        decoder.decode(sound(), arrival)
+        seen.append(bool(decoder.active_warnings(arrival)))
+    assert seen[99] and not seen[-1] and sum(seen[100:]) < 180
+    assert "the sampling rate is said to be 8000 Hz" in decoder.warnings[0]
+
+
 def test_two_modalities_can_use_one_topic() -> None:
     given = {"pull__topic": "/imu", "pull__fields": ["linear_acceleration.x"], "imu__topic": "imu"}
     values, logged = values_of(["imu", "pull"], **given), at_times([("/imu", m.IMU_TYPE, motion())] * 3)
