@@ -26,15 +26,21 @@ from sensebind.fusion.events import prompt_calibration
 from sensebind.fusion.models.imagebind import weights
 from sensebind.fusion.models.spokes import spoke
 
+SMALL = 20_000  # bytes of a tensor that is kept
+
 
 @cache
 def calibrations() -> list[bytes]:
     """The shipped calibration without its large tensors."""
-    path = prompt_calibration.calibration_file("starter")
+    return without_large_tensors(prompt_calibration.calibration_file("starter"))
+
+
+def without_large_tensors(path: Path) -> list[bytes]:
+    """A file of safetensors with its small tensors only, and without any."""
     with safetensors.safe_open(path, "np") as file:
         metadata = file.metadata()
         tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  # no mapping
-    small = {name: value for name, value in tensors.items() if value.nbytes < 20_000}
+    small = {name: value for name, value in tensors.items() if value.nbytes < SMALL}
     return [safetensors.numpy.save(small, metadata), safetensors.numpy.save({}, metadata)]
 
 
@@ -86,7 +92,7 @@ def tensor_files(draw: st.DrawFn, valid: Callable[[], list[bytes]]) -> bytes:
 def _change_entries(draw: st.DrawFn, header: dict[str, Any]) -> None:
     """Other names, types, shapes and places of tensors."""
     names = [name for name in header if name != "__metadata__"]
-    for name in draw(st.lists(st.sampled_from(names), min_size=1, max_size=3)) if names else []:
+    for name in draw(st.lists(st.sampled_from(names), min_size=1, max_size=3, unique=True)) if names else []:
         entry = header.get(name, {"dtype": "F32", "shape": [1], "data_offsets": [0, 4]})
         kind = draw(st.sampled_from(("shape", "split", "dtype", "offsets", "rename", "remove", "any")))
         if kind == "shape":
@@ -115,9 +121,9 @@ def read_calibration(path: Path) -> Work:
 
 @cache
 def spokes() -> list[bytes]:
-    """The smallest spoke that the package ships."""
+    """The smallest spoke that the package ships, without its large tensors."""
     folder = ROOT / "fusion" / "models" / "starter" / "spokes"
-    return [min(folder.glob("*.safetensors"), key=lambda path: path.stat().st_size).read_bytes()]
+    return without_large_tensors(min(folder.glob("*.safetensors"), key=lambda path: path.stat().st_size))
 
 
 def read_spoke(path: Path) -> Work:

@@ -30,6 +30,7 @@ from torch.nn import functional
 from sensebind.fusion.core import encodings
 from sensebind.fusion.core.atomic import write_bytes
 from sensebind.fusion.core.documents import DocumentError, parse_json
+from sensebind.fusion.core.errors import printable
 from sensebind.fusion.core.futures import DeferredFuture, EmbeddingFuture
 from sensebind.fusion.core.samples import Frame, Reading, Sound
 from sensebind.fusion.core.space import Hub, Preparation, Space, SpaceError, TrainedWindow
@@ -56,6 +57,7 @@ SPOKE_KINDS = (IMAGE, "sound", "series", JOINED)
 TRAINING_METHODS = ("whole", "head", "lora")
 # Limits of what a file may ask for, before memory is allocated for it.
 MAX_FILE_BYTES = 4 * 2**30
+MAX_REASON_LENGTH = 500  # characters of an error, which quotes the file
 MAX_DIMENSION, MAX_RANK = 65_536, 4_096
 MAX_WINDOW, MAX_FRAMES = 3600.0, 1024  # s, images
 MAX_SERIES = 2**24  # numbers in a window of a series: channels × length × rate
@@ -351,13 +353,14 @@ def read_spec(path: str | Path) -> SpokeSpec:
         with safetensors.safe_open(path, "pt") as file:
             metadata = file.metadata() or {}
     except (OSError, safetensors.SafetensorError) as error:
-        raise SpaceError(f"spoke file '{path}' cannot be read: {error}") from error
+        raise SpaceError(f"spoke file '{path}' cannot be read: {printable(error, MAX_REASON_LENGTH)}") from error
     if metadata.get("format") != SPOKE_FORMAT:
         raise SpaceError(f"'{path}' is not a spoke file: make one with sensebind align")
     try:
         return SpokeSpec(**parse_json(metadata["spoke"], "its description"))
     except (KeyError, TypeError, DocumentError, SpaceError) as error:
-        raise SpaceError(f"spoke file '{path}' is damaged: {error}; make another with sensebind align") from error
+        reason = printable(error, MAX_REASON_LENGTH)
+        raise SpaceError(f"spoke file '{path}' is damaged: {reason}; make another with sensebind align") from error
 
 
 def load(path: str | Path, hub: Hub, device: str | torch.device = "cpu", compiled: bool = False) -> Spoke:
@@ -389,7 +392,7 @@ def read_state(path: str | Path) -> dict[str, Tensor]:
             raise SpaceError(f"spoke file '{path}' is larger than {MAX_FILE_BYTES / 2**30:g} GB: it is no spoke")
         state = safetensors.torch.load_file(path)
     except (OSError, safetensors.SafetensorError) as error:
-        raise SpaceError(f"spoke file '{path}' cannot be read: {error}") from error
+        raise SpaceError(f"spoke file '{path}' cannot be read: {printable(error, MAX_REASON_LENGTH)}") from error
     if wrong := [name for name, tensor in state.items() if not bool(torch.isfinite(tensor.float().sum()))]:
         raise SpaceError(f"the numbers in spoke file '{path}' are damaged ('{wrong[0]}'): make another")
     return state
