@@ -16,7 +16,7 @@ import safetensors.numpy
 from sensebind.fusion.core.atomic import write_bytes
 from sensebind.fusion.core.documents import parse_json
 from sensebind.fusion.core.embeddings import l2_normalize
-from sensebind.fusion.core.errors import SensebindError
+from sensebind.fusion.core.errors import SensebindError, printable
 from sensebind.fusion.core.samples import IMU, TEXT
 from sensebind.fusion.events import prompt_classifiers
 from sensebind.fusion.events.evidence import MAX_NEGATIVE_EVIDENCE, FloatArray, logistic
@@ -276,7 +276,7 @@ def _calibration_errors(path: str | Path) -> Iterator[None]:
     except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError, safetensors.SafetensorError) as error:
         problem = str(error) if isinstance(error, ValueError) else repr(error)
         raise CalibrationError(
-            f"'{path}' is not a calibration file: {problem}; make one with sensebind calibrate"
+            f"'{path}' is not a calibration file: {printable(problem, 500)}; make one with sensebind calibrate"
         ) from error
 
 

@@ -26,6 +26,7 @@ from torch import Tensor
 
 from sensebind.fusion.core.atomic import staged
 from sensebind.fusion.core.documents import DocumentError, parse_json
+from sensebind.fusion.core.errors import printable
 from sensebind.fusion.core.space import SpaceError
 from sensebind.fusion.models.digest import sha256_of
 
@@ -249,7 +250,7 @@ def _read_shapes(file: Path) -> dict[str, tuple[tuple[int, ...], torch.dtype]]:
             slices = {name: opened.get_slice(name) for name in opened.keys()}  # noqa: SIM118  # not a dict
             return {n: (tuple(s.get_shape()), _TORCH_DTYPES.get(s.get_dtype(), torch.uint8)) for n, s in slices.items()}
     except (SafetensorError, OSError) as error:
-        raise WeightsError(f"'{file}' is damaged or not a safetensors file: {error}") from error
+        raise WeightsError(f"'{file}' is damaged or not a safetensors file: {printable(error, 500)}") from error
 
 
 def _map_tensors(file: Path, names: Iterable[str] | None = None) -> dict[str, Tensor]:
@@ -305,7 +306,7 @@ def _metadata(file: Path) -> dict[str, str]:
         with safe_open(file, framework="pt") as opened:
             return opened.metadata() or {}
     except (SafetensorError, OSError) as error:
-        raise WeightsError(f"'{file}' is damaged or not a safetensors file: {error}") from error
+        raise WeightsError(f"'{file}' is damaged or not a safetensors file: {printable(error, 500)}") from error
 
 
 def _checksums(file: Path) -> dict[str, Any] | None:

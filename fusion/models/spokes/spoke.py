@@ -353,7 +353,7 @@ def read_spec(path: str | Path) -> SpokeSpec:
         with safetensors.safe_open(path, "pt") as file:
             metadata = file.metadata() or {}
     except (OSError, safetensors.SafetensorError) as error:
-        raise SpaceError(f"spoke file '{path}' cannot be read: {error}") from error
+        raise SpaceError(f"spoke file '{path}' cannot be read: {printable(error, MAX_REASON_LENGTH)}") from error
     if metadata.get("format") != SPOKE_FORMAT:
         raise SpaceError(f"'{path}' is not a spoke file: make one with sensebind align")
     try:
@@ -392,7 +392,7 @@ def read_state(path: str | Path) -> dict[str, Tensor]:
             raise SpaceError(f"spoke file '{path}' is larger than {MAX_FILE_BYTES / 2**30:g} GB: it is no spoke")
         state = safetensors.torch.load_file(path)
     except (OSError, safetensors.SafetensorError) as error:
-        raise SpaceError(f"spoke file '{path}' cannot be read: {error}") from error
+        raise SpaceError(f"spoke file '{path}' cannot be read: {printable(error, MAX_REASON_LENGTH)}") from error
     if wrong := [name for name, tensor in state.items() if not bool(torch.isfinite(tensor.float().sum()))]:
         raise SpaceError(f"the numbers in spoke file '{path}' are damaged ('{wrong[0]}'): make another")
     return state
