@@ -107,7 +107,7 @@ def test_a_hostile_request_to_set_a_parameter_is_refused_and_the_node_lives() ->
         services = NodeServices(me, "/event_recorder")
         for value in (math.nan, math.inf, 2**63 - 1, "x" * 10**6, ["a", "b"], [math.nan] * 100):
             assert "snapshot_delay" in services.set("snapshot_delay", value)
-        for name in ("", ".", "a\n[FATAL] forged", "y" * 5000):
+        for name in ("", ".", "a\n[FATAL] forged", "y" * 5000, "qos_overrides./clock.subscription.depth"):
             assert services.set(name, 1)
         assert services.set("use_sim_time", "maybe")
         no_type = Parameter(name="snapshot_delay", value=ParameterValue(type=99))
