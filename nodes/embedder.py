@@ -66,7 +66,7 @@ class EmbedderNode(ManagedNode):
         self._engine: Engine | None = None
         self._scheduler: Scheduler | None = None
         self._background: BackgroundThread | None = None  # embeds phrases
-        self.has_lost_windows = False  # whether windows were given up at the end
+        self.has_lost_windows = False  # whether windows were dropped at the end
         self.is_stuck = False  # whether a thread is left behind, which never ended or still works
         self._steady_clock = Clock(clock_type=ClockType.STEADY_TIME)
         self._diagnostics_publisher = self.create_publisher(

@@ -89,6 +89,7 @@ import json, random
 from functools import partial
 from types import SimpleNamespace
 import rclpy
+from rclpy.serialization import serialize_message
 from helpers import poison_messages as poison
 from sensebind.commands.doctor.live import counters_of, lines_of
 from sensebind.fusion.core.embeddings import FUSED
@@ -123,7 +124,7 @@ for name, every in (("step", 7), ("add_late_embeddings", 5)):
 
 def receive(subscription, topic, message):
     numbers[topic] = numbers.get(topic, 0) + 1 + (chance.random() < 0.02)  # the middleware loses some
-    subscription.callback(message, {"publication_sequence_number": numbers[topic]})
+    subscription.callback(serialize_message(message), {"publication_sequence_number": numbers[topic]})
 
 
 def space(name):
