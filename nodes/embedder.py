@@ -221,7 +221,7 @@ class EmbedderNode(ManagedNode):
     def finish(self) -> list[Publisher]:
         """End the work when the process ends: windows that are not embedded in `STOP_TIMEOUT` are lost."""
         if self._scheduler is not None:
-            self._scheduler.give_up_at = time.monotonic() + STOP_TIMEOUT
+            self._scheduler.stop_waiting_at = time.monotonic() + STOP_TIMEOUT
         publishers: list[Publisher] = []
         if self._workers is None:
             publishers = list(super().finish())

@@ -16,13 +16,12 @@ from sensebind.fusion.events.tracker import EventTracker
 from sensebind.fusion.inference.engine import Engine
 from sensebind.fusion.inference.options import EngineOptions
 from sensebind.fusion.models import registry
-from sensebind.fusion.stream.memory.budget import MemoryBudget, WorkerPart, divide_memory, plain_window
+from sensebind.fusion.stream.memory.budget import NO_LIMIT, MemoryBudget, WorkerPart, divide_memory, plain_window
 from sensebind.fusion.stream.memory.sizes import MEGABYTE, resident_bytes
 from sensebind.fusion.stream.options import StreamOptions
 from sensebind.fusion.stream.pipeline import Pipeline
 
 LOG = logging.getLogger(__name__)
-DEFAULT_BUDGET = MemoryBudget()
 
 
 def load_space_from(values: Mapping[str, Any]) -> Space:
@@ -71,7 +70,7 @@ def make_pipeline(
     engine: Engine | None = None,
     live: bool = False,
     tracker: EventTracker | None = None,
-    memory: MemoryBudget = DEFAULT_BUDGET,
+    memory: MemoryBudget = NO_LIMIT,
 ) -> Pipeline:
     """The pipeline that the embedder's parameters describe. Raises `ConfigError`.
 

@@ -23,7 +23,7 @@ from sensebind.fusion.events.tracker import EventTracker
 from sensebind.fusion.health.checks import Inspection, SensorHealthMonitor
 from sensebind.fusion.inference.engine import Engine, Failure
 from sensebind.fusion.stream.clock_steps import CommonStep
-from sensebind.fusion.stream.memory.budget import MemoryBudget
+from sensebind.fusion.stream.memory.budget import NO_LIMIT, MemoryBudget
 from sensebind.fusion.stream.options import StreamOptions
 from sensebind.fusion.stream.statistics import LATENCY_HISTORY, SensorStatistics
 from sensebind.fusion.stream.tick_fuser import TickFuser
@@ -33,7 +33,7 @@ LOG = logging.getLogger(__name__)
 Output = Embedding | Event | Failure
 
 
-DEFAULTS, DEFAULT_BUDGET = StreamOptions(), MemoryBudget()
+DEFAULTS = StreamOptions()
 
 
 @dataclass(slots=True)
@@ -69,7 +69,7 @@ class Pipeline:
         queue_size: int | None = None,
         deadline: float | None = None,
         tracker: EventTracker | None = None,
-        memory: MemoryBudget = DEFAULT_BUDGET,
+        memory: MemoryBudget = NO_LIMIT,
     ) -> None:
         self.engine = engine
         self.specs = dict(specs)

@@ -95,7 +95,7 @@ class Scheduler:
         self.engine = engine
         self.turn_count = 0  # so far
         self.is_stuck = False  # whether a thread was left behind when it had to end, with windows that are lost
-        self.give_up_at = math.inf  # `time.monotonic()`, s, from which `remove` and `close` wait no longer
+        self.stop_waiting_at = math.inf  # `time.monotonic()`, s, from which `remove` and `close` wait no longer
         self._step_count = 0  # of both threads so far: it shows that they work
         self._wait = batch_wait
         self._members: list[_Member] = []
@@ -130,7 +130,7 @@ class Scheduler:
 
     def remove(self, client: Client) -> None:
         """Embed and publish the remaining windows of a client (as `drivers.finish`), then stop serving it. Blocks until
-        this is done; if a thread is stuck (`is_stuck`), for `STOP_TIMEOUT` seconds; at most until `give_up_at`.
+        this is done; if a thread is stuck (`is_stuck`), for `STOP_TIMEOUT` seconds; at most until `stop_waiting_at`.
 
         Do not call it from `publish`: it would wait for its own thread.
         """
@@ -156,13 +156,13 @@ class Scheduler:
 
     def _wait_while_working(self, wait: Callable[[float], bool]) -> None:
         """Call `wait` (seconds → whether it is done) until it is done, nothing was done for `STOP_TIMEOUT`, or
-        `give_up_at` has come."""
+        `stop_waiting_at` has come."""
         steps, since = self._step_count, time.monotonic()
         while not wait(0.05):
             now = time.monotonic()
-            if self._step_count != steps and now < self.give_up_at:
+            if self._step_count != steps and now < self.stop_waiting_at:
                 steps, since = self._step_count, now
-            elif self.is_stuck or now - since >= STOP_TIMEOUT or now >= self.give_up_at:
+            elif self.is_stuck or now - since >= STOP_TIMEOUT or now >= self.stop_waiting_at:
                 if not self.is_stuck:
                     LOG.error(
                         "the embedding of windows %s: it is left behind, and its windows are lost (%d waited)",

@@ -17,11 +17,10 @@ from sensebind.fusion.core.samples import SECOND, Calibration, Sample
 from sensebind.fusion.core.windows import Window, WindowSpec
 from sensebind.fusion.stream.clock_steps import ClockSteps, CommonStep
 from sensebind.fusion.stream.clocks import MAX_LEAD, SensorClocks
-from sensebind.fusion.stream.memory.budget import MemoryBudget
+from sensebind.fusion.stream.memory.budget import NO_LIMIT, MemoryBudget
 from sensebind.fusion.stream.memory.sizes import window_bytes
 from sensebind.fusion.stream.windower import MIN_BACKWARD_JUMP, Windower
 
-DEFAULT_BUDGET = MemoryBudget()
 VOTE_AGE = 2 * SECOND  # ns of stamps: a sensor whose newest sample is older has stopped
 
 
@@ -117,7 +116,7 @@ class WindowQueue:
         calibrations: Mapping[str, Calibration] | None = None,
         max_windows: int | None = None,
         deadline: float | None = None,
-        memory: MemoryBudget = DEFAULT_BUDGET,
+        memory: MemoryBudget = NO_LIMIT,
         lock: threading.RLock | None = None,
     ) -> None:
         self._embeddable_modalities = frozenset(s.modality for s in specs.values()) & frozenset(embeddable_modalities)

@@ -28,7 +28,7 @@ def memory_status(node: str, budget: MemoryBudget, held: Mapping[str, HeldMemory
     warnings = []
     if budget.limit and resident > budget.limit:
         limit = "memory_limit_mb" if budget.part is None else "the part of this worker"
-        warnings.append(f"{values['memory_mb']} MB are resident, more than {limit}")
+        warnings.append(f"{values['memory_mb']} MB are resident, more than {limit}: raise it, or use fewer sensors")
     for sensor, own in held.items():
         values[f"{sensor}.buffered_mb"] = _megabytes(own.samples + own.windows)
         values[f"{sensor}.share_mb"] = _megabytes(2 * own.share)
@@ -41,7 +41,7 @@ def memory_status(node: str, budget: MemoryBudget, held: Mapping[str, HeldMemory
 def _size_warning(budget: MemoryBudget, sensor: str, size: int) -> str:
     text = f"messages of {sensor} with {_megabytes(size)} MB do not fit its share, and are dropped (overflow)"
     if not budget.limit:
-        return text
+        return f"{text}: without memory_limit_mb, a message may have {_megabytes(budget.share(sensor)) / 3:.0f} MB"
     return f"{text}: set memory_limit_mb to at least {math.ceil(budget.limit_for(sensor, size) / MEGABYTE)}"
 
 

@@ -47,7 +47,7 @@ class RobotWorker:
             while (command := self._next_command()).name != "stop":
                 self._end.carry_out(command, self._carry_out)
             if self._scheduler is not None:
-                self._scheduler.give_up_at = time.monotonic() + STOP_TIMEOUT
+                self._scheduler.stop_waiting_at = time.monotonic() + STOP_TIMEOUT
             self._deactivate()
         return int(self._scheduler is not None and self._scheduler.is_stuck)
 

@@ -294,14 +294,14 @@ class Workers:
     def close(self) -> None:
         """End all processes, and the scheduler. Takes at most a second longer than `STOP_TIMEOUT`. A worker that does
         not end in order is logged."""
-        give_up_at = time.monotonic() + STOP_TIMEOUT + 0.5
+        stop_waiting_at = time.monotonic() + STOP_TIMEOUT + 0.5
         with ThreadPoolExecutor(len(self._processes) or 1) as pool:
             in_order = list(pool.map(WorkerProcess.stop, self._processes))
         for worker, is_complete in zip(self._processes, in_order, strict=True):
             if not is_complete:
                 self._log_error(f"{worker.name} did not end in order ({worker.ended()}): its last windows are lost")
         if self._scheduler is not None:
-            self._scheduler.give_up_at = give_up_at
+            self._scheduler.stop_waiting_at = stop_waiting_at
             self._scheduler.close()
             self.is_stuck = self._scheduler.is_stuck
         self.has_lost_windows = self.is_stuck or not all(in_order)

@@ -96,6 +96,9 @@ class MemoryBudget:
         return self.part.whole(limit) if self.part is not None else limit
 
 
+NO_LIMIT = MemoryBudget()
+
+
 def divide_memory(
     limit: int, resident: int, specs: Mapping[str, WindowSpec], *, robots: int = 1, part: WorkerPart | None = None
 ) -> MemoryBudget:
@@ -105,7 +108,7 @@ def divide_memory(
     process, if it is a worker. Raises `ConfigError` if the limit is too small for the sensors.
     """
     if not limit:
-        return MemoryBudget()
+        return NO_LIMIT
     weights = {sensor: _weight(spec) for sensor, spec in specs.items()}
     least = {sensor: 2 * LEAST_WINDOWS * window_bytes(plain_window(spec)) for sensor, spec in specs.items()}
     needed = _limit_of(resident, robots, sum(least.values()))

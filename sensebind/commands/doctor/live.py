@@ -38,7 +38,7 @@ REMEDIES = {  # cause → what to do
     "clock": "its clock is not that of the other sensors: synchronise it, or set <sensor>.stamps: received",
     "outlier": "its stamps jump: set <sensor>.stamps: received",
     "too_late": "messages come after their windows have closed: raise <sensor>.lateness",
-    "overflow": "more readings arrive than <sensor>.max_rate allows",
+    "overflow": "more readings arrive than <sensor>.max_rate allows, or more data than memory_limit_mb: raise it",
     "coverage": "windows have too little data: messages are missing, or <sensor>.min_coverage is too high",
     "overload": f"the device is too slow for these sensors: raise hop, or use a smaller space, see {LOAD}",
     "expired": f"the device is too slow for these sensors: raise hop, or use a smaller space, see {LOAD}",
