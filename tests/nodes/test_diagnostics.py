@@ -16,7 +16,7 @@ from diagnostic_msgs.msg import DiagnosticStatus
 
 from sensebind.commands.doctor.live import LiveStatuses, lines_of
 from sensebind.fusion.core.samples import SECOND
-from sensebind.fusion.stream.accounting.identity import unaccounted
+from sensebind.fusion.stream.accounting.identity import MESSAGE_COUNTERS, unaccounted
 from sensebind.fusion.stream.clock_steps import CommonStep
 from sensebind.fusion.stream.statistics import SensorStatistics
 from sensebind.nodes.diagnostics import LOG_LIMIT, MAX_ERROR_LENGTH, MAX_LOGGED_ERRORS, STEP_STATUSES, Diagnostics
@@ -43,7 +43,7 @@ class FakePipeline:
         return {"vision": found}
 
     def message_counts(self, modality: str) -> dict[str, int]:
-        return {"arrived": self.arrived, "lost": 0, "earlier": 0}
+        return {**dict.fromkeys(MESSAGE_COUNTERS, 0), "arrived": self.arrived, "decoded": self.arrived}
 
     def clock_steps(self) -> list[CommonStep]:
         return self.steps
@@ -195,7 +195,7 @@ def test_several_robots_in_one_process_have_lines_of_their_own_and_only_the_faul
     for node, used in rows.items():
         pipeline = FakePipeline()
         pipeline.arrived = 5
-        pipeline.counts.update(decoded=5, samples=5, used=used, invalid=2)
+        pipeline.counts.update(samples=5, used=used, invalid=2)
         statuses = Diagnostics({"device": "cpu"}, pipeline, node).statuses(pipeline)  # type: ignore[arg-type]
         found.add(SimpleNamespace(status=statuses))
     lines = {name: lines_of(counts) for name, counts in found.statuses.items()}

@@ -9,6 +9,7 @@ import cv2
 import numpy as np
 import pytest
 
+from helpers.diagnostic_statuses import DIAGNOSTICS, newest
 from helpers.ros_processes import parameter_arguments, peer, ros_environment, running
 from sensebind.benchmarks.harness.video_packets import encode_video
 from sensebind.fusion.core.embeddings import Embedding
@@ -75,13 +76,17 @@ def test_the_embedder_decodes_video_planes_and_deep_colours_as_a_replay_does(tmp
         assert sum(sensor == name for sensor, _ in expected) >= 2 * SECONDS - 4
     with peer(environment) as me:
         received = [me.subscribe(messages.EMBEDDING_TYPE, f"embeddings/{name}", EMBEDDING_QOS) for name in SENSORS]
+        diagnostics = me.subscribe(DIAGNOSTICS, "/diagnostics", 100)
         file = ("--ros-args", "--params-file", str(config))
         with running("embedder", *file, environment=environment) as embedder:
             me.wait_until(lambda: me.node.count_subscribers(TOPIC) > 0, 60, "the embedder's subscription")
-            options = parameter_arguments({"delay": 3.0})
+            options = parameter_arguments({"delay": 5.0})
             with running("player", str(tmp_path / "bag"), *options, environment=environment) as player:
                 me.wait_until(lambda: not player.is_running, 60, "the end of the recording")
-            me.wait_until(lambda: sum(map(len, received)) >= len(expected) - len(SENSORS), 30, "the vectors")
+            enough = len(expected) - len(SENSORS)
+            if not me.spin_until(lambda: sum(map(len, received)) >= enough, 10):
+                counts = {name: newest(diagnostics, f"embedder: {name}") for name in SENSORS}
+                pytest.fail(f"{[len(own) for own in received]} of {len(expected)} vectors: {counts} {embedder.output}")
             lines = "\n".join(embedder.lines)
     assert "a packet of its h264 video before the first keyframe gives no image" in lines
     found = [messages.embedding_from_message(message) for own in received for _, message in own]
