@@ -25,6 +25,7 @@ CONFIG = """
 /**:
   ros__parameters:
     modalities: [vision]
+    deadline: 30.0  # no window is dropped on a busy machine
     vision: {sensors: [camera, planes, deep]}
     camera: {transport: compressed}
 """
