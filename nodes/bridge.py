@@ -58,9 +58,8 @@ class BridgeNode(ManagedNode):
         options = options_with_values(BridgeNodeOptions(), values)
         self._space: ReceivedSpace | None = None  # the newest one
         self._callback_guard = CallbackGuard(self)
-        self._sent: Counter[bytes] = (
-            Counter()
-        )  # topic of ZeroMQ → messages, which is the sequence number of the next one
+        # Topic of ZeroMQ → messages so far, which is the sequence number of the next one.
+        self._sent: Counter[bytes] = Counter()
         for name in (messages.EVENT_TYPE, messages.EMBEDDING_TYPE, messages.EMBEDDING_SPACE_TYPE):
             message_type(name)  # fails here if it is not installed
         self._robot = self.get_namespace().strip("/")

@@ -8,25 +8,28 @@ import threading
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 
+if TYPE_CHECKING:
+    from typing_extensions import Self  # in Python 3.10
 
-class ResourceSampler:
-    """Context manager: its thread records the resources of this process and the use of a GPU every `period` seconds.
 
-    `rows` hold `s`, the seconds since the start, and the figures of `process_resources` and `gpu_usage`.
-    """
+class PeriodicSampler:
+    """Context manager: its thread calls `sample` every `period` seconds."""
 
-    def __init__(self, period: float = 1.0, device: str = "cpu") -> None:
-        self._period, self._device = period, device
-        self.rows: list[dict[str, float]] = []
+    def __init__(self, period: float) -> None:
+        self._period = period
         self._ended = threading.Event()
         self._thread = threading.Thread(target=self._run, name="sampler", daemon=True)
 
-    def __enter__(self) -> ResourceSampler:
+    def sample(self, seconds: float) -> None:
+        """Record what there is now, `seconds` after the start."""
+        raise NotImplementedError
+
+    def __enter__(self) -> Self:
         self._thread.start()
         return self
 
@@ -37,9 +40,23 @@ class ResourceSampler:
     def _run(self) -> None:
         began = time.monotonic()
         while not self._ended.wait(self._period):
-            self.rows.append(
-                {"s": round(time.monotonic() - began, 1), **process_resources(), **gpu_usage(self._device)}
-            )
+            self.sample(time.monotonic() - began)
+
+
+class ResourceSampler(PeriodicSampler):
+    """Records the resources of this process and the use of a GPU.
+
+    `rows` hold `s`, the seconds since the start, and the figures of `process_resources` and `gpu_usage`.
+    """
+
+    def __init__(self, period: float = 1.0, device: str = "cpu") -> None:
+        super().__init__(period)
+        self._device = device
+        self.rows: list[dict[str, float]] = []
+
+    def sample(self, seconds: float) -> None:
+        """Add a row."""
+        self.rows.append({"s": round(seconds, 1), **process_resources(), **gpu_usage(self._device)})
 
     def summary(self, warm_up_fraction: float = 0.2) -> dict[str, Any]:
         """First, last, largest and mean value of each figure and its growth per hour by least squares, without the

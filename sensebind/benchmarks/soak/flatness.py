@@ -9,15 +9,13 @@ each other are not. So a run is cut into `BLOCKS` blocks, and the medians of the
 from __future__ import annotations
 
 import math
-import threading
-import time
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from sensebind.benchmarks.harness.resources import process_resources
+from sensebind.benchmarks.harness.resources import PeriodicSampler, process_resources
 
 WARM_UP = 0.2  # fraction of the run that is not judged
 BLOCKS = 30
@@ -68,32 +66,21 @@ def _block_medians(values: npt.NDArray[np.float64]) -> list[float]:
     return [float(np.median(block)) for block in np.array_split(values, min(BLOCKS, len(values)))]
 
 
-class ProcessWatch:
-    """Context manager: its thread records the resources of processes every `period` seconds.
+class ProcessWatch(PeriodicSampler):
+    """Records the resources of processes every `period` seconds.
 
     `processes`: name → pid (None: this process).
     """
 
     def __init__(self, processes: Mapping[str, int | None], period: float) -> None:
-        self._period = period
+        super().__init__(period)
         self._processes = dict(processes)
         self._rows: dict[str, list[dict[str, float]]] = {name: [] for name in processes}
-        self._ended = threading.Event()
-        self._thread = threading.Thread(target=self._run, name="watch", daemon=True)
 
-    def __enter__(self) -> ProcessWatch:
-        self._thread.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._ended.set()
-        self._thread.join()
-
-    def _run(self) -> None:
-        began = time.monotonic()
-        while not self._ended.wait(self._period):
-            for name, pid in self._processes.items():
-                self._rows[name].append({"s": time.monotonic() - began, **process_resources(pid)})
+    def sample(self, seconds: float) -> None:
+        """Add a row to each process."""
+        for name, pid in self._processes.items():
+            self._rows[name].append({"s": seconds, **process_resources(pid)})
 
     def summary(self) -> dict[str, dict[str, Any]]:
         """Process → resource → its figures: see `judged`."""
