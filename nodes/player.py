@@ -48,6 +48,7 @@ MAX_CLOCK_AGE = 0.001  # s; no clock is published before a message if the last o
 LATE_THRESHOLD = 0.05  # s; a message that is published later than this after it is due counts as late
 SUBSCRIBER_TIMEOUT = 8.0  # s for subscriptions to match at the start, and for messages to be acknowledged at the end
 DISCOVERY_SETTLE_TIME = 0.4  # s without a change of subscribers after which discovery counts as complete
+WAITING_LOG_PERIOD = 5.0  # s from one log line of topics in `wait_for` without a subscriber to the next
 LINGER = 0.2  # s at the end, in which best-effort subscribers fetch the last messages from shared memory
 MAX_READ_AHEAD_BYTES = 64 * 2**20  # bytes of messages that are read before they are due
 QUEUE_DEPTH = 100  # messages that a slow reliable subscriber may lag behind
@@ -142,6 +143,7 @@ class PlayerNode(EmptyListParametersMixin, GuardedParameterServicesMixin, Node):
         self._max_lateness = 0.0  # s, the largest delay of a message
         with Recording(self._options.recording, Selection(topics=tuple(self._options.topics))) as recording:
             self._advertise(recording)
+        self._check_wait_for()
 
     def play(self, stop: StopFlag) -> None:
         """Play until the end, or until `stop` is set. Raises `RecordingError` if the recording is damaged."""
@@ -194,8 +196,18 @@ class PlayerNode(EmptyListParametersMixin, GuardedParameterServicesMixin, Node):
                 f"recorded {CLOCK_TOPIC} is played only with the parameter 'clock' false"
             )
 
+    def _check_wait_for(self) -> None:
+        """Raises `ConfigError` for a topic of `wait_for` that is not played: the wait would never end."""
+        for name in self._options.wait_for:
+            if name not in self._topics:
+                raise ConfigError(
+                    f"parameter 'wait_for' names '{printable(name)}', which is not played: "
+                    f"choose from {', '.join(sorted(self._topics))}"
+                )
+
     def _wait_for_subscribers(self, stop: StopFlag) -> None:
         stop.wait(self._options.delay)
+        self._wait_for_named_subscribers(stop)
         deadline = time.monotonic() + SUBSCRIBER_TIMEOUT
         # A subscriber may be matched here before it has matched this publisher, and others may not be discovered yet.
         # So playing begins when the counts have not changed for `DISCOVERY_SETTLE_TIME`.
@@ -214,6 +226,17 @@ class PlayerNode(EmptyListParametersMixin, GuardedParameterServicesMixin, Node):
             stop.wait(0.05)
             if (now := self._subscriber_counts()) != known:
                 known, since = now, time.monotonic()
+
+    def _wait_for_named_subscribers(self, stop: StopFlag) -> None:
+        """Wait until each topic of `wait_for` has a subscriber. Logs the others every `WAITING_LOG_PERIOD`."""
+        said = time.monotonic()
+        while not stop.is_set() and (
+            missing := [name for name in self._options.wait_for if not self._topics[name].get_subscription_count()]
+        ):
+            if time.monotonic() > said + WAITING_LOG_PERIOD:
+                said = time.monotonic()
+                self.get_logger().info(f"waiting for a subscriber of {', '.join(missing)}")
+            stop.wait(0.05)
 
     def _subscriber_counts(self) -> list[int]:
         """For each topic, the number of matched subscribers plus the number in the ROS graph."""
@@ -311,6 +334,7 @@ def overrides_of(arguments: list[str]) -> list[Parameter]:
     parser.add_argument("--delay", type=float, help=descriptions["delay"])
     parser.add_argument("--loop", action="store_true", help=descriptions["loop"])
     parser.add_argument("--topics", nargs="+", help=descriptions["topics"])
+    parser.add_argument("--wait-for", nargs="+", metavar="TOPIC", help=descriptions["wait_for"])
     return [Parameter(name, value=value) for name, value in vars(parser.parse_args(arguments)).items()]
 
 

@@ -167,6 +167,9 @@ class PlayerNodeOptions(Options):
         2.0, "Shortest wait before the first message, so that subscribers connect", bounds=(0.0, 60.0), unit="s"
     )
     topics: tuple[str, ...] = parameter((), "Topics to play. Empty: all")
+    wait_for: tuple[str, ...] = parameter(
+        (), "Topics of the recording that must have a subscriber before the first message. Empty: play without any"
+    )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -142,7 +142,7 @@ def play_to_nodes(bags: Mapping[Robot, Path], config: Path, expected: Mapping[Ro
         with ExitStack() as players:
             playing = []
             for robot, bag in bags.items():
-                options = parameter_arguments({"delay": 2.0, "clock": False})
+                options = parameter_arguments({"delay": 4.0, "clock": False, "wait_for": TOPICS})
                 topics = [part for topic in TOPICS for part in ("-r", f"{topic}:=/{robot.namespace}{topic}")]
                 playing.append(
                     players.enter_context(running("player", str(bag), *options, *topics, environment=environment))

@@ -93,7 +93,7 @@ def live(path: Path, rate: float, vectors: int = 0, events: int = 0) -> Live:
         with running("embedder", *file, environment=environment):
             with running("detector", *file, environment=environment):
                 me.wait_until(lambda: "prompts" in status(diagnostics, "detector").get("message", ""), 90, "readiness")
-                options = parameter_arguments({"rate": rate, "delay": 4.0})
+                options = parameter_arguments({"rate": rate, "delay": 4.0, "wait_for": ["/imu", "/audio"]})
                 with running("player", str(path), *options, environment=environment) as player:
                     me.wait_until(lambda: not player.is_running, 60, "the end of the recording")
                 me.spin_until(lambda: sum(map(len, received.values())) >= vectors, 20)

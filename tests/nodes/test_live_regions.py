@@ -38,7 +38,7 @@ def test_live_regions_and_bearings_are_those_of_a_replay(shared: Path, tmp_path:
         events = me.subscribe(messages.EVENT_TYPE, "events", EVENT_QOS)
         embeddings = me.subscribe(messages.EMBEDDING_TYPE, "embeddings/vision", EMBEDDING_QOS)
         detector.wait_for_output("events from")
-        options = parameter_arguments({"rate": 1.0, "delay": 3.0})
+        options = parameter_arguments({"rate": 1.0, "delay": 3.0, "wait_for": ["/camera/image"]})
         with running("player", str(tmp_path / "bag"), *options, environment=environment) as player:
             me.wait_until(lambda: not player.is_running, 60, "the end of the recording")
         me.spin_until(lambda: len(embeddings) >= len(objects) - 1 and len(events) >= len(reports), 20)

@@ -81,7 +81,7 @@ def test_the_embedder_decodes_video_planes_and_deep_colours_as_a_replay_does(tmp
         file = ("--ros-args", "--params-file", str(config))
         with running("embedder", *file, environment=environment) as embedder:
             me.wait_until(lambda: me.node.count_subscribers(TOPIC) > 0, 60, "the embedder's subscription")
-            options = parameter_arguments({"delay": 5.0})
+            options = parameter_arguments({"delay": 5.0, "wait_for": [TOPIC]})
             with running("player", str(tmp_path / "bag"), *options, environment=environment) as player:
                 me.wait_until(lambda: not player.is_running, 60, "the end of the recording")
             enough = len(expected) - len(SENSORS)

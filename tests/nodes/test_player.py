@@ -187,6 +187,21 @@ def test_late_subscribers_receive_latched_topics(tmp_path: Path) -> None:
     assert text(late) == ["the map"]
 
 
+def test_nothing_is_played_before_each_topic_to_wait_for_has_a_subscriber(tmp_path: Path) -> None:
+    bag = record(tmp_path / "bag", {"/chatter": chatter((0.0, 0.1)), "/other": chatter((0.0, 0.1))})
+    environment = ros_environment()
+    with peer(environment) as me:
+        received = me.subscribe(STRING, "/other")
+        arguments = (str(bag), "--delay", "0", "--wait-for", "/chatter", "/other")
+        with running("player", *arguments, environment=environment) as player:
+            me.wait_until(lambda: "waiting for a subscriber of /chatter" in player.output, 30, "the log")
+            assert not received
+            late = me.subscribe(STRING, "/chatter")
+            me.wait_until(lambda: not player.is_running, 30, "the end")
+        me.spin(0.1)
+    assert text(late) == text(received) == ["0", "1"]
+
+
 def test_a_loop_sets_the_clock_back_and_ends_with_status_0_when_interrupted(tmp_path: Path) -> None:
     bag = record(tmp_path / "bag", {"/chatter": chatter((0.0, 0.2, 0.4))})
     environment = ros_environment()
@@ -232,6 +247,7 @@ def test_only_the_requested_topics_of_a_ros1_bag_are_played(tmp_path: Path) -> N
         ({"recording": "/no/such/bag"}, ["/no/such/bag"]),
         ({"recording": "BAG", "topics": ["/elsewhere"]}, ["'topics'", "elsewhere", "/chatter"]),
         ({"recording": "BAG", "rate": 0.0}, ["'rate'"]),
+        ({"recording": "BAG", "wait_for": ["/elsewhere"]}, ["'wait_for'", "/elsewhere", "/chatter"]),
     ],
 )
 def test_an_error_names_what_cannot_be_played(tmp_path: Path, values: dict[str, Any], texts: list[str]) -> None:

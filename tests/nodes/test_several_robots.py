@@ -129,7 +129,8 @@ def test_each_robot_gets_the_vectors_and_events_of_its_replay(
                 options = ("--ros-args", "-r", f"__ns:=/{robot}")
                 detector = running("detector", *options, environment=environment, values=VALUES)
                 detectors.enter_context(detector).wait_for_output("events from", 90)
-            with running("player", str(bag), *parameter_arguments({"delay": 4.0}), environment=environment) as player:
+            options = parameter_arguments({"delay": 4.0, "wait_for": [f"/{robot}/imu" for robot in ROBOTS]})
+            with running("player", str(bag), *options, environment=environment) as player:
                 me.wait_until(lambda: not player.is_running, 60, "the end of the recording")
             for robot in ROBOTS:
                 me.spin_until(lambda r=robot: sum(map(len, received[r])) >= len(replayed[r][0]) - 1, 20)
