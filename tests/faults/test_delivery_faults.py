@@ -10,7 +10,7 @@ import pytest
 from helpers.diagnostic_statuses import ERROR, OK, STALE, WARN
 from helpers.fault_runs import RECOVERY, FaultRun, fault_run
 from helpers.sensor_publisher import RATES
-from sensebind.fusion.core.samples import AUDIO, IMU, VISION
+from sensebind.fusion.core.samples import AUDIO, DEPTH, IMU, THERMAL, VISION
 from sensebind.simulation.delivery_faults import ALL_SENSORS, DELIVERY_FAULTS
 
 SECONDS, QUICK_SECONDS = 3.0, 2.0  # of each fault
@@ -39,30 +39,39 @@ QUICK = (
 SLOW = (
     Case("stop", VISION, STALE, "no messages arrive on /camera/image"),
     Case("stop", IMU, STALE, "no messages arrive on /imu"),
+    Case("stop", DEPTH, STALE, "no messages arrive on /depth/image"),
     Case("pause", VISION, STALE, "no messages", (("arrived", 25), ("unfused", 1)), unharmed=True),
     Case("pause", IMU, STALE, "no messages", (("arrived", 200), ("unfused", 1)), unharmed=True),
     Case("out_of_order", IMU, WARN, "late", (("late", 10),), unharmed=True),
+    Case("out_of_order", THERMAL, unharmed=True),
     Case("duplicates", VISION, counters=(("duplicate", 20),), unharmed=True),
     Case("duplicates", AUDIO, counters=(("duplicate", 20),), unharmed=True),
     Case("duplicates", IMU, counters=(("duplicate", 200),), unharmed=True),
     Case("loss", VISION, unharmed=True),
     Case("loss", IMU, unharmed=True),
+    Case("loss", THERMAL, unharmed=True),
     Case("unstamped", VISION, WARN, "set vision.stamps: received", (("unstamped", 20),)),
     Case("unstamped", AUDIO, WARN, "set audio.stamps: received", (("unstamped", 20),)),
     Case("stuck", VISION, WARN, "have the stamp of another", (("duplicate", 20),)),
+    Case("stuck", DEPTH, WARN, "have the stamp of another", (("duplicate", 20),)),
     Case("stuck", IMU, WARN, "Make the driver stamp each reading", (("burst", 200),)),
     Case("jitter", VISION, WARN, "late", (("late", 1), ("outlier", 1))),
     Case("jitter", IMU, WARN, "set imu.stamps: received", (("restarts", 2), ("outlier", 10))),
     Case("ahead", VISION, ERROR, "ahead of those of the other sensors", (("clock", 5),)),
+    Case("ahead", THERMAL, ERROR, "ahead of those of the other sensors", (("clock", 5),)),
     Case("ahead", IMU, ERROR, "ahead of those of the other sensors", (("clock", 50),)),
     Case("clock_differs", VISION, ERROR, "vision.time_offset: -60", (("clock", 5),)),
+    Case("clock_differs", DEPTH, ERROR, "depth.time_offset: -60", (("clock", 5),)),
     Case("clock_differs", AUDIO, ERROR, "audio.time_offset: -60", (("clock", 5),)),
     Case("clock_forward", ALL_SENSORS, WARN, "the clock was set forward by 60.0 s", (("restarts", 2),)),
     Case("clock_back", ALL_SENSORS, WARN, "the clock was set back by 60.0 s", (("restarts", 2),)),
     Case("fast", VISION, counters=(("arrived", 250),), unharmed=True),
+    Case("fast", DEPTH, counters=(("arrived", 250),), unharmed=True),
     Case("fast", AUDIO, WARN, "the sampling rate is said to be", (("arrived", 250),)),
     Case("fast", IMU, counters=(("arrived", 2500),), unharmed=True),
     Case("resolution", VISION, WARN, "swapped", (("swapped", 1),), unharmed=True),
+    Case("resolution", DEPTH, WARN, "swapped", (("swapped", 1),), unharmed=True),
+    Case("resolution", THERMAL, WARN, "swapped", (("swapped", 1),), unharmed=True),
     Case("two_publishers", VISION, WARN, "its messages have the frames", (("arrived", 50),), unharmed=True),
     Case("two_publishers", IMU, WARN, "its messages have the frames", (("arrived", 500),)),
 )

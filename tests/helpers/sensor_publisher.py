@@ -1,4 +1,4 @@
-"""A camera, a microphone and an IMU in a process of their own, whose faults of delivery are chosen while they run.
+"""A sensor of each modality, all in a process of their own, whose faults of delivery are chosen while they run.
 
 `python -m helpers.sensor_publisher [--clock]` publishes from the start and reads commands, one JSON object a line:
 
@@ -22,21 +22,25 @@ import threading
 import time
 from array import array
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
 import rclpy
 from rclpy.qos import QoSHistoryPolicy, QoSProfile, QoSReliabilityPolicy
 
-from sensebind.fusion.core.samples import AUDIO, IMU, SECOND, VISION
+from sensebind.fusion.core.samples import AUDIO, DEPTH, IMU, SECOND, THERMAL, VISION
 from sensebind.fusion.io import messages
 from sensebind.nodes.support.message_types import message_type
 from sensebind.simulation.delivery_faults import Delivery, ScheduledFault, disturbed
 
-RATES = {VISION: 10.0, AUDIO: 10.0, IMU: 100.0}  # Hz
-TOPICS = {VISION: "camera/image", AUDIO: "audio", IMU: "imu"}
-TYPES = {VISION: messages.IMAGE_TYPE, AUDIO: "audio_common_msgs/msg/AudioDataStamped", IMU: messages.IMU_TYPE}
+RATES = {VISION: 10.0, DEPTH: 10.0, THERMAL: 9.0, AUDIO: 10.0, IMU: 100.0}  # Hz
+TOPICS = {VISION: "camera/image", DEPTH: "depth/image", THERMAL: "thermal/image", AUDIO: "audio", IMU: "imu"}
+TYPES = {
+    **dict.fromkeys((VISION, DEPTH, THERMAL), messages.IMAGE_TYPE),
+    AUDIO: "audio_common_msgs/msg/AudioDataStamped",
+    IMU: messages.IMU_TYPE,
+}
 BLOCK = SECOND // 10  # ns of a message of sound, which is stamped with its start
 SOUND_RATE = 8000  # Hz
 SIZE = (48, 64)  # height and width of an image
@@ -44,7 +48,7 @@ QOS = QoSProfile(history=QoSHistoryPolicy.KEEP_LAST, depth=200, reliability=QoSR
 SIMULATION_BEGIN = 1000 * SECOND  # ns of /clock
 EMBEDDER_VALUES: dict[str, Any] = {  # parameters of an embedder of these sensors
     "modalities": list(RATES),
-    "vision.topic": TOPICS[VISION],
+    **{f"{sensor}.topic": TOPICS[sensor] for sensor in (VISION, DEPTH, THERMAL)},
     "audio.type": TYPES[AUDIO],
     "audio.sample_rate": SOUND_RATE,
     "audio.channels": 1,
@@ -59,16 +63,22 @@ def contents() -> dict[str, Callable[[Delivery], Any]]:
     rows, columns = np.mgrid[: SIZE[0], : SIZE[1]]
     scene = 128 + 60 * np.sin(rows / 9 + columns / 13)[..., None] * np.array([1.0, 0.8, 0.6])
     images = [(scene + 6 * noise.standard_normal(scene.shape)).clip(0, 255).astype(np.uint8) for _ in range(7)]
+    ranges = [(2000 + 8 * image[..., 0].astype(np.uint16)) for image in images]  # mm
+    heat = [(29_000 + 10 * image[..., 1].astype(np.uint16)) for image in images]  # 0.01 K
     sounds = [noise.normal(0, 2000, SOUND_RATE // 10).astype("<i2").tobytes() for _ in range(7)]
     readings = noise.normal(0, 0.05, (97, 6)) + [0, 0, 9.81, 0, 0, 0]
 
-    def image(delivery: Delivery) -> Any:
-        step = round(1 / delivery.scale)
-        pixels = np.ascontiguousarray(images[delivery.item % 7][::step, ::step])
-        message = message_type(TYPES[VISION])()
-        message.height, message.width, message.encoding, message.step = *pixels.shape[:2], "rgb8", pixels.strides[0]
-        message.data = array("B", pixels.tobytes())
-        return message
+    def image_of(frames: Sequence[np.ndarray], encoding: str) -> Callable[[Delivery], Any]:
+        def image(delivery: Delivery) -> Any:
+            step = round(1 / delivery.scale)
+            pixels = np.ascontiguousarray(frames[delivery.item % len(frames)][::step, ::step])
+            message = message_type(messages.IMAGE_TYPE)()
+            message.height, message.width = pixels.shape[:2]
+            message.encoding, message.step = encoding, pixels.strides[0]
+            message.data = array("B", pixels.tobytes())
+            return message
+
+        return image
 
     def sound(delivery: Delivery) -> Any:
         message = message_type(TYPES[AUDIO])()
@@ -82,7 +92,13 @@ def contents() -> dict[str, Callable[[Delivery], Any]]:
             vector.x, vector.y, vector.z = map(float, part)
         return message
 
-    return {VISION: image, AUDIO: sound, IMU: reading}
+    return {
+        VISION: image_of(images, "rgb8"),
+        DEPTH: image_of(ranges, "16UC1"),
+        THERMAL: image_of(heat, "mono16"),
+        AUDIO: sound,
+        IMU: reading,
+    }
 
 
 class Sensors:

@@ -9,13 +9,13 @@ import cv2
 import numpy as np
 import torch
 
-from sensebind.fusion.core.encodings import decode_rgb
-from sensebind.fusion.core.samples import AUDIO, IMU, TEXT, VISION, Frame
+from sensebind.fusion.core.encodings import decode_depth, decode_rgb, decode_thermal
+from sensebind.fusion.core.samples import AUDIO, DEPTH, IMU, TEXT, THERMAL, VISION, Frame
 from sensebind.fusion.core.space import Space, TrainedWindow
 from sensebind.fusion.core.windows import Window
 from sensebind.fusion.preprocess.resampling import resample_audio, resample_readings
 
-SIZES = {VISION: 8 * 8 * 3, AUDIO: 400, IMU: 6 * 50, TEXT: 64}
+SIZES = {VISION: 8 * 8 * 3, AUDIO: 400, IMU: 6 * 50, TEXT: 64, DEPTH: 8 * 8, THERMAL: 8 * 8}
 
 
 class ToySpace(Space):
@@ -24,7 +24,11 @@ class ToySpace(Space):
     id = "toy@0"
     dimension = 16
     licence = "Apache-2.0"
-    trained_windows = {VISION: TrainedWindow(0.5, 1), AUDIO: TrainedWindow(1.0), IMU: TrainedWindow(2.0)}
+    trained_windows = {
+        **dict.fromkeys((VISION, DEPTH, THERMAL), TrainedWindow(0.5, 1)),
+        AUDIO: TrainedWindow(1.0),
+        IMU: TrainedWindow(2.0),
+    }
 
     def __init__(self, modalities: Iterable[str] = (VISION, AUDIO, IMU)) -> None:
         self.modalities = (TEXT, *modalities)
@@ -40,8 +44,13 @@ class ToySpace(Space):
         if window.modality == VISION:
             frame = window.samples[-1].data
             assert isinstance(frame, Frame)
-            small = cv2.resize(decode_rgb(frame), (8, 8), interpolation=cv2.INTER_AREA)
-            return torch.from_numpy(small.astype(np.float32).ravel() / 255 - 0.5)
+            return _small(decode_rgb(frame) / np.float32(255) - 0.5)
+        if window.modality in (DEPTH, THERMAL):
+            frame = window.samples[-1].data
+            assert isinstance(frame, Frame)
+            if window.modality == DEPTH:
+                return _small(np.log1p(decode_depth(frame, window.calibration)))
+            return _small(decode_thermal(frame, window.calibration).values / np.float32(100))
         if window.modality == AUDIO:
             return torch.from_numpy(np.abs(resample_audio(window, 4000).reshape(400, -1)).mean(axis=1))
         return torch.from_numpy(resample_readings(window, 25, 6).ravel())
@@ -52,6 +61,11 @@ class ToySpace(Space):
     def embed_text(self, texts: Sequence[str]) -> torch.Tensor:
         rows = [np.random.default_rng(zlib.crc32(text.encode())).standard_normal(SIZES[TEXT]) for text in texts]
         return self.embed(TEXT, torch.from_numpy(np.array(rows)))
+
+
+def _small(image: np.ndarray) -> torch.Tensor:
+    """float32 (64 × channels,): an image of any size, made 8 × 8."""
+    return torch.from_numpy(cv2.resize(image, (8, 8), interpolation=cv2.INTER_AREA).astype(np.float32).ravel())
 
 
 class CountingSpace(ToySpace):

@@ -12,7 +12,7 @@ import json
 import sys
 import time
 from array import array
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import rclpy
@@ -55,6 +55,19 @@ def message_of(sample: Sample) -> tuple[Any, Callable[[int], None]]:
     return message, stamp
 
 
+def await_start(publishers: Mapping[str, Any], subscribers: int) -> str | None:
+    """Print `ready` once each of `publishers` (topic → publisher) has so many `subscribers`. Returns the next line of
+    standard input, which says when to start. None, with a line that names the topics, after `SUBSCRIBER_TIMEOUT`."""
+    deadline = time.monotonic() + SUBSCRIBER_TIMEOUT
+    while missing := [t for t, publisher in publishers.items() if publisher.get_subscription_count() < subscribers]:
+        if time.monotonic() > deadline:
+            print(f"fewer than {subscribers} subscribers of {', '.join(missing)}")
+            return None
+        time.sleep(0.02)
+    print("ready", flush=True)
+    return sys.stdin.readline()
+
+
 def main() -> int:
     """Publish for SECONDS. Exit status 1 if subscribers are missing after `SUBSCRIBER_TIMEOUT`."""
     modality, rate, seconds, subscribers = sys.argv[1], float(sys.argv[2]), float(sys.argv[3]), int(sys.argv[4])
@@ -65,14 +78,9 @@ def main() -> int:
     rclpy.init()
     node = rclpy.create_node(f"bench_{modality}")
     publisher = node.create_publisher(message_type(TYPES[modality]), TOPICS[modality], qos_profile_sensor_data)
-    deadline = time.monotonic() + SUBSCRIBER_TIMEOUT
-    while publisher.get_subscription_count() < subscribers:
-        if time.monotonic() > deadline:
-            print(f"found {publisher.get_subscription_count()} of {subscribers} subscribers of {TOPICS[modality]}")
-            return 1
-        time.sleep(0.02)
-    print("ready", flush=True)
-    start = float(sys.stdin.readline())
+    if (line := await_start({TOPICS[modality]: publisher}, subscribers)) is None:
+        return 1
+    start = float(line)
     cpu = time.process_time()
     stamps: list[int] = []
     late = 0.0

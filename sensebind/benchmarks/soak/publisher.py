@@ -19,7 +19,7 @@ import rclpy
 from rclpy.qos import qos_profile_sensor_data
 
 from sensebind.benchmarks.harness.sensor_load import IMAGE_COUNT, MESSAGE_RATES, Sensor, sensors
-from sensebind.benchmarks.harness.sensor_process import SUBSCRIBER_TIMEOUT, TOPICS, TYPES, message_of
+from sensebind.benchmarks.harness.sensor_process import TOPICS, TYPES, await_start, message_of
 from sensebind.benchmarks.soak.deliveries import Message, deliveries, halved, poisoned
 from sensebind.benchmarks.soak.faults import NODE_FAULTS, POISON, FaultPlan, plan_faults
 from sensebind.fusion.core.samples import SECOND, Frame
@@ -76,7 +76,7 @@ class SensorMessages:
 
 
 def main() -> int:
-    """Publish. Exit status 1 if a topic has no subscriber after `SUBSCRIBER_TIMEOUT`."""
+    """Publish. Exit status 1 if a topic has no subscriber."""
     run = SensorRun(**json.loads(sys.argv[1]))
     own = run.sensors()
     prepared = {sensor.modality: SensorMessages(sensor) for sensor in own}
@@ -85,14 +85,9 @@ def main() -> int:
     publishers = {
         m: node.create_publisher(message_type(TYPES[m]), TOPICS[m], qos_profile_sensor_data) for m in run.modalities
     }
-    deadline = time.monotonic() + SUBSCRIBER_TIMEOUT
-    while missing := [TOPICS[m] for m, publisher in publishers.items() if not publisher.get_subscription_count()]:
-        if time.monotonic() > deadline:
-            print(f"nothing subscribes to {', '.join(missing)}")
-            return 1
-        time.sleep(0.02)
-    print("ready", flush=True)
-    start = int(sys.stdin.readline())
+    if (line := await_start({TOPICS[m]: publisher for m, publisher in publishers.items()}, 1)) is None:
+        return 1
+    start = int(line)
     plan = run.plan(start)
     sent: Counter[str] = Counter()
 
