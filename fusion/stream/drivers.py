@@ -8,7 +8,7 @@ from typing import Any, Protocol
 from sensebind.fusion.core.samples import Sample
 from sensebind.fusion.inference.engine import EmbeddingJob, Failure
 from sensebind.fusion.stream.pipeline import Output, Pipeline
-from sensebind.fusion.stream.window_queue import QueueState, WindowBatch
+from sensebind.fusion.stream.waiting_windows import QueueState, WindowBatch
 
 MIN_BATCH_WINDOWS = 8  # `process_samples` embeds when this many windows wait
 

@@ -22,12 +22,13 @@ from sensebind.fusion.core.windows import WindowSpec
 from sensebind.fusion.events.tracker import EventTracker
 from sensebind.fusion.health.checks import Inspection, SensorHealthMonitor
 from sensebind.fusion.inference.engine import Engine, Failure
-from sensebind.fusion.stream.clock_steps import CommonStep
+from sensebind.fusion.stream.clocks.steps import CommonStep
 from sensebind.fusion.stream.memory.budget import NO_LIMIT, MemoryBudget
 from sensebind.fusion.stream.options import StreamOptions
 from sensebind.fusion.stream.statistics import LATENCY_HISTORY, SensorStatistics
 from sensebind.fusion.stream.tick_fuser import TickFuser
-from sensebind.fusion.stream.window_queue import HeldMemory, QueuedWindow, QueueState, WindowBatch, WindowQueue
+from sensebind.fusion.stream.waiting_windows import QueuedWindow, QueueState, WindowBatch
+from sensebind.fusion.stream.window_queue import HeldMemory, WindowQueue
 
 LOG = logging.getLogger(__name__)
 Output = Embedding | Event | Failure

@@ -15,7 +15,7 @@ from sensebind.fusion.inference.batch_runner import RowFailure, RowVector
 from sensebind.fusion.inference.remote_runner import RowReply, RowRequest
 from sensebind.fusion.inference.row_engine import Row, RowEngine
 from sensebind.fusion.stream.pipeline import Output
-from sensebind.fusion.stream.window_queue import QueueState
+from sensebind.fusion.stream.waiting_windows import QueueState
 
 
 @dataclass(slots=True, eq=False)

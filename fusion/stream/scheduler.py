@@ -24,7 +24,7 @@ from typing import Any, Protocol
 from sensebind.fusion.core.space import Space
 from sensebind.fusion.stream.drivers import Client
 from sensebind.fusion.stream.pipeline import Output
-from sensebind.fusion.stream.window_queue import QueueState
+from sensebind.fusion.stream.waiting_windows import QueueState
 
 LOG = logging.getLogger(__name__)
 MAX_TURNS_IN_PROGRESS = 2  # more would only add latency

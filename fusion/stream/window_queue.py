@@ -1,69 +1,24 @@
-"""Closed windows of one robot that wait to be embedded, bounded in number and in age.
+"""Samples of one robot in, batches of their windows out.
 
-Samples are accepted on any thread, and one driver dequeues batches of windows. The queue gets every sample, so it also
-knows up to which tick no further window can arrive.
+Samples are accepted on any thread, and one driver dequeues batches of the windows that closed. The queue gets every
+sample, so it also knows up to which tick no further window can arrive.
 """
 
 from __future__ import annotations
 
 import threading
-import time
-from collections import Counter, deque
-from collections.abc import Iterable, Mapping, Sequence
+from collections import Counter
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
-from typing import NamedTuple
 
-from sensebind.fusion.core.samples import SECOND, Calibration, Sample
+from sensebind.fusion.core.samples import Calibration, Sample
 from sensebind.fusion.core.windows import Window, WindowSpec
-from sensebind.fusion.stream.clock_steps import ClockSteps, CommonStep
-from sensebind.fusion.stream.clocks import MAX_LEAD, SensorClocks
+from sensebind.fusion.stream.clocks.agreement import MAX_LEAD, SensorClocks
+from sensebind.fusion.stream.clocks.steps import ClockSteps, CommonStep
+from sensebind.fusion.stream.clocks.votes import BackwardJumps
 from sensebind.fusion.stream.memory.budget import NO_LIMIT, MemoryBudget
-from sensebind.fusion.stream.memory.sizes import window_bytes
+from sensebind.fusion.stream.waiting_windows import QueueState, WaitingWindows, WindowBatch
 from sensebind.fusion.stream.windower import MIN_BACKWARD_JUMP, Windower
-
-VOTE_AGE = 2 * SECOND  # ns of stamps: a sensor whose newest sample is older has stopped
-
-
-class QueuedWindow(NamedTuple):
-    """A window, when it closed (`time.perf_counter`, s), and its size (`window_bytes`)."""
-
-    window: Window
-    closed_at: float
-    size: int = 0
-
-
-QueueItem = QueuedWindow | None  # None marks a restart: the clock jumped here
-
-
-@dataclass(frozen=True, slots=True)
-class WindowBatch:
-    """Windows that left the queue to be embedded, in order. Complete every dequeued batch, in order.
-
-    `items`: windows, and None for each restart. `fusion_watermark`: the newest tick (ns) that can be fused once
-    this batch is complete; None: no tick. `embeddable_modalities`: those that the space has an encoder for. `number`:
-    counts from 0.
-    """
-
-    number: int
-    items: Sequence[QueueItem]
-    fusion_watermark: int | None
-    embeddable_modalities: frozenset[str]
-
-    @property
-    def windows(self) -> list[Window]:
-        """The windows to embed, in order. `Pipeline.complete` expects one result for each."""
-        return [item.window for item in self.items if item and item.window.modality in self.embeddable_modalities]
-
-
-@dataclass(frozen=True, slots=True)
-class QueueState:
-    """The windows that wait before the next restart. `window_counts`: modality → how many. `oldest_closed_at`:
-    modality → when the oldest of them closed (`time.perf_counter`, s). `restart_waiting`: whether a restart waits
-    behind them."""
-
-    window_counts: Mapping[str, int]
-    oldest_closed_at: Mapping[str, float]
-    restart_waiting: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,12 +75,11 @@ class WindowQueue:
         lock: threading.RLock | None = None,
     ) -> None:
         self._embeddable_modalities = frozenset(s.modality for s in specs.values()) & frozenset(embeddable_modalities)
-        self._fusion_timeout, self._max_windows, self._deadline = fusion_timeout, max_windows, deadline or None
+        self._fusion_timeout = fusion_timeout
         self._lock = lock or threading.RLock()  # guards everything below
         self._windowers = {s: Windower(spec, max_bytes=memory.share(s)) for s, spec in specs.items()}
-        self._window_bytes: Counter[str] = Counter()  # sensor → of the windows that wait or are embedded
-        # Number of a batch that is not complete → sensor → bytes of its windows.
-        self._batch_bytes: dict[int, Counter[str]] = {}
+        shares = {sensor: windower.max_bytes for sensor, windower in self._windowers.items()}
+        self._waiting = WaitingWindows(shares, max_windows, deadline or None)
         self._clocks = SensorClocks(fusion_timeout)
         self._steps = ClockSteps()
         self._newest = 0  # ns, end of the newest sample of all
@@ -133,10 +87,7 @@ class WindowQueue:
         self._lags: dict[str, int] = {}
         self._next_overdue = 0  # ns: no sensor is overdue while the newest sample of all is before this
         self._calibrations = dict(calibrations or {})
-        self._items: deque[QueueItem] = deque()
-        self._jumped_back: dict[str, int] = {}  # sensor that restarted alone → its newest stamp before (ns)
-        self._batch_count = 0  # number of batches dequeued so far
-        self._in_flight: dict[int, Counter[str]] = {}  # batch → sensor → windows that were dequeued and have no result
+        self._jumps = BackwardJumps()
         # ns, end of the first sample: fusion waits for all sensors until `fusion_timeout` after it.
         self._first_stamp: int | None = None
 
@@ -153,17 +104,17 @@ class WindowQueue:
                 self._steps.update(sample.sensor, sample.end, sample.received)
                 if not self._clocks.agrees(sample.sensor, sample.end, sample.received):
                     self._drop_for_clock(windower)
-                    return bool(self._items)
+                    return bool(self._waiting)
                 if self._clocks.is_from_future(sample.end, sample.received):
                     windower.drop_sample()
-                    return bool(self._items)
+                    return bool(self._waiting)
             before, restarts = windower.newest_stamp, windower.counts["restarts"]
             self._enqueue(windower.accept(sample))
             now = windower.newest_stamp
             if windower.counts["restarts"] > restarts and before and now and now < before:
-                self._jumped_back[sample.sensor] = before
-            if self._jumped_back and self._clock_jumped_back():
-                self._restart_from(max(self._windowers[s].newest_stamp or 0 for s in self._jumped_back))
+                self._jumps.add(sample.sensor, before)
+            if (newest := self._jumps.common(self._windowers)) is not None:
+                self._restart_from(newest)
             if self._first_stamp is None:
                 self._first_stamp = windower.newest_stamp
             self._lags[sample.sensor] = max(0, self._newest - sample.end)
@@ -171,7 +122,7 @@ class WindowQueue:
                 self._newest = windower.newest_stamp
                 if self._newest >= self._next_overdue:
                     self._close_overdue(sample.received or 0)
-            return bool(self._items)
+            return bool(self._waiting)
 
     def flush(self, sensor: str | None = None) -> bool:
         """Close the windows of one sensor, or of all, that end at or before its newest sample.
@@ -182,7 +133,7 @@ class WindowQueue:
         with self._lock:
             for windower in [self._windowers[sensor]] if sensor else self._windowers.values():
                 self._enqueue(windower.flush())
-            return bool(self._items)
+            return bool(self._waiting)
 
     def restart(self) -> None:
         """Call it when the clock jumped. Closes the complete windows; windowing then starts again."""
@@ -190,11 +141,11 @@ class WindowQueue:
             for windower in self._windowers.values():
                 self._enqueue(windower.restart())
             self._first_stamp = None
-            self._jumped_back.clear()
+            self._jumps.restart()
             self._clocks.restart()
             self._steps.restart()
             self._newest = self._next_overdue = 0
-            self._items.append(None)
+            self._waiting.add_restart()
 
     def set_calibration(self, sensor: str, calibration: Calibration) -> None:
         """Set a sensor's calibration. Windows that close later carry it."""
@@ -219,35 +170,23 @@ class WindowQueue:
         """
         with self._lock:
             if quota is None:
-                items, self._items = self._items, deque()
-                return self._make_batch(items, self._fusion_watermark())
-            self._expire(quota)
-            items = self._dequeue_quota(dict(quota))
-            horizon = self._fusion_watermark()
-            embeddable = self._embeddable_modalities
-            waiting = [item.window.tick for item in self._items if item and item.window.modality in embeddable]
-            if None in self._items:  # a restart still waits: its completion fuses these ticks
-                horizon = None
-            elif horizon is not None and waiting:
-                newest = max(w.newest_stamp for w in self._windowers.values() if w.newest_stamp is not None)
-                horizon = min(horizon, max(min(waiting) - 1, newest - self._fusion_timeout))
-            return self._make_batch(items, horizon)
+                items, horizon = self._waiting.take_all(), self._fusion_watermark()
+            else:
+                for sensor, count in self._waiting.expire(quota).items():
+                    self._windowers[sensor].counts["expired"] += count
+                items, horizon = self._waiting.take(quota), self._watermark_before_waiting()
+            return self._waiting.make_batch(items, horizon, self._embeddable_modalities)
 
     def end_window(self, batch: int, sensor: str) -> None:
         """A window of a dequeued batch has its result. Raises `ValueError` if the batch was abandoned."""
         with self._lock:
-            if batch not in self._in_flight:
-                raise ValueError(f"batch {batch} was abandoned: complete batches in order")
-            self._in_flight[batch][sensor] -= 1
+            self._waiting.end_window(batch, sensor)
 
     def abandon(self, before: int) -> Counter[str]:
         """Expect no more results of the batches with numbers below `before`: their windows are no longer used. Returns
         sensor → their windows that have no result."""
         with self._lock:
-            ended = [number for number in self._in_flight if number < before]
-            for number in ended:
-                self._window_bytes -= self._batch_bytes.pop(number, Counter())
-            return sum((self._in_flight.pop(number) for number in ended), Counter[str]())
+            return self._waiting.abandon(before)
 
     # --- state
 
@@ -255,7 +194,7 @@ class WindowQueue:
         """Sensor → the bytes that are held."""
         with self._lock:
             return {
-                name: HeldMemory(w.held_bytes, self._window_bytes[name], w.max_bytes, w.largest_refused)
+                name: HeldMemory(w.held_bytes, self._waiting.bytes_of(name), w.max_bytes, w.largest_refused)
                 for name, w in self._windowers.items()
             }
 
@@ -263,26 +202,19 @@ class WindowQueue:
         """How many windows of a sensor wait; None: of all sensors, plus the restarts that wait."""
         with self._lock:
             if sensor is None:
-                return len(self._items)
-            return sum(1 for item in self._items if item and item.window.sensor == sensor)
+                return len(self._waiting)
+            return sum(window.sensor == sensor for window in self._waiting)
 
     def state(self) -> QueueState:
         """The windows that wait, for a scheduler that decides when to dequeue them."""
         with self._lock:
-            counts: Counter[str] = Counter()
-            oldest: dict[str, float] = {}
-            for item in self._items:
-                if item is None:
-                    return QueueState(counts, oldest, True)
-                counts[item.window.modality] += 1
-                oldest.setdefault(item.window.modality, item.closed_at)
-            return QueueState(counts, oldest, False)
+            return self._waiting.state()
 
     def windowing_states(self) -> dict[str, WindowingState]:
         """The state of each sensor's windowing, as a copy."""
         with self._lock:
-            waiting = Counter(item.window.sensor for item in self._items if item)
-            in_flight = sum(self._in_flight.values(), Counter[str]())
+            waiting = Counter(window.sensor for window in self._waiting)
+            in_flight = self._waiting.in_flight()
             return {
                 name: WindowingState(
                     w.counts.copy(),
@@ -353,119 +285,35 @@ class WindowQueue:
             self._first_stamp = min(others, default=None)
             self._newest, self._next_overdue = max(others, default=0), 0
             if others and newest > max(others):  # it made fusion run ahead of the others
-                self._items.append(None)
-
-    def _make_batch(self, items: Sequence[QueueItem], horizon: int | None) -> WindowBatch:
-        self._batch_count += 1
-        self._in_flight[self._batch_count - 1] = Counter(item.window.sensor for item in items if item)
-        sizes: Counter[str] = Counter()
-        for item in items:
-            if item:
-                sizes[item.window.sensor] += item.size
-        self._batch_bytes[self._batch_count - 1] = sizes
-        return WindowBatch(self._batch_count - 1, items, horizon, self._embeddable_modalities)
+                self._waiting.add_restart()
 
     def _enqueue(self, windows: Iterable[Window]) -> None:
-        now = time.perf_counter()  # for deadlines and latencies
         for window in windows:
             calibration = self._calibrations.get(window.sensor, window.calibration)
             if calibration != window.calibration:  # otherwise the window keeps the arrays of its readings
                 window = replace(window, calibration=calibration)
-            size = window_bytes(window)
-            self._items.append(QueuedWindow(window, now, size))
-            self._window_bytes[window.sensor] += size
-            self._drop_over_limit(window.sensor)
-
-    def _drop_over_limit(self, sensor: str) -> None:
-        """Drop the oldest windows of a sensor that wait, until they are within its limits. If those that are embedded
-        use its memory, that is the newest one too."""
-        if self._max_windows is None:
-            return
-        waiting = [i for i, item in enumerate(self._items) if item and item.window.sensor == sensor]
-        share = self._windowers[sensor].max_bytes
-        dropped = 0
-        while dropped < len(waiting) and (
-            len(waiting) - dropped > self._max_windows or self._window_bytes[sensor] > share
-        ):
-            item = self._items[waiting[dropped] - dropped]
-            assert item is not None
-            self._window_bytes[sensor] -= item.size
-            del self._items[waiting[dropped] - dropped]
-            dropped += 1
-        self._windowers[sensor].counts["overload"] += dropped
-
-    def _clock_jumped_back(self) -> bool:
-        """Whether the stamps of most sensors jumped back, or are about to: then the clock that they share was set back.
-
-        If those of one sensor among several did, it has another clock, or sends old data: it restarts alone. A sensor
-        without a sample in the last `VOTE_AGE` of stamps does not count.
-        """
-        for sensor, before in list(self._jumped_back.items()):
-            newest = self._windowers[sensor].newest_stamp
-            if newest is None or newest >= before - MIN_BACKWARD_JUMP:  # it is back at its time before
-                del self._jumped_back[sensor]
-        others = {s: w for s, w in self._windowers.items() if s not in self._jumped_back and w.newest_stamp is not None}
-        newest = max([*self._jumped_back.values(), *(w.newest_stamp or 0 for w in others.values())], default=0)
-        back = len(self._jumped_back) + sum(w.is_confirming_jump_back for w in others.values())
-        ahead = sum(
-            not w.is_confirming_jump_back and (w.newest_stamp or 0) >= newest - VOTE_AGE for w in others.values()
-        )
-        return bool(self._jumped_back) and back > ahead
+            self._windowers[window.sensor].counts["overload"] += self._waiting.add(window)
 
     def _restart_from(self, newest: int) -> None:
         """The clock jumped back to `newest` (ns): restart the sensors that are ahead of it."""
-        self._jumped_back.clear()
+        self._jumps.restart()
         for windower in self._windowers.values():
             if windower.newest_stamp is not None and windower.newest_stamp > newest + MIN_BACKWARD_JUMP:
                 self._enqueue(windower.restart())
         self._first_stamp = self._newest = newest
         self._next_overdue = 0
-        self._items.append(None)
+        self._waiting.add_restart()
 
-    def _expire(self, quota: Mapping[str, int]) -> None:
-        """Drop windows past the deadline. A sensor with such a window keeps only as many of its newest windows as its
-        share of the quota, so that the windows that are embedded next are recent. Its newest window is always kept."""
-        if self._deadline is None:
-            return
-        oldest = time.perf_counter() - self._deadline
-        late_sensors = {item.window.sensor for item in self._items if item and item.closed_at < oldest}
-        if not late_sensors:
-            return
-        waiting = {item.window.sensor: item.window.modality for item in self._items if item}
-        sharing = Counter(waiting.values())  # modality → how many of its sensors have windows
-        kept: deque[QueueItem] = deque()
-        count: Counter[str] = Counter()
-        while self._items:
-            item = self._items.pop()
-            if item and (sensor := item.window.sensor) in late_sensors:
-                modality = item.window.modality
-                limit = 1 if item.closed_at < oldest else max(1, quota.get(modality, 0) // sharing[modality])
-                if count[sensor] >= limit:
-                    self._windowers[sensor].counts["expired"] += 1
-                    self._window_bytes[sensor] -= item.size
-                    continue
-                count[sensor] += 1
-            kept.appendleft(item)
-        self._items = kept
-
-    def _dequeue_quota(self, quota: dict[str, int]) -> deque[QueueItem]:
-        """Remove and return as many windows of each modality as its quota allows, the oldest first."""
-        removed: deque[QueueItem] = deque()
-        remaining: deque[QueueItem] = deque()
-        while self._items:
-            item = self._items.popleft()
-            if item is None:
-                (remaining if remaining else removed).append(None)
-                if remaining:
-                    break  # no window overtakes a restart
-                continue
-            modality = item.window.modality
-            allowed = quota.get(modality, 0)
-            quota[modality] = allowed - 1
-            (removed if allowed > 0 else remaining).append(item)
-        remaining.extend(self._items)
-        self._items = remaining
-        return removed
+    def _watermark_before_waiting(self) -> int | None:
+        """`_fusion_watermark`, or the last tick before those of the windows that wait, if fusion waits for them."""
+        horizon = self._fusion_watermark()
+        if horizon is None or self._waiting.has_restart:  # the completion of a restart that waits fuses its ticks
+            return None
+        waiting = [window.tick for window in self._waiting if window.modality in self._embeddable_modalities]
+        if not waiting:
+            return horizon
+        newest = max(w.newest_stamp for w in self._windowers.values() if w.newest_stamp is not None)
+        return min(horizon, max(min(waiting) - 1, newest - self._fusion_timeout))
 
     def _fusion_watermark(self) -> int | None:
         """The newest tick (ns) up to which no further window can arrive, by stamps alone. None: there is no such tick.

@@ -23,7 +23,7 @@ from sensebind.fusion.events.prompt import PromptDetector
 from sensebind.fusion.io import messages
 from sensebind.fusion.io.ground_truth import LabelSpan
 from sensebind.fusion.io.recordings import BagWriter, RecordingError, require_writable_bag
-from sensebind.fusion.stream.clock_steps import step_texts
+from sensebind.fusion.stream.clocks.steps import step_texts
 from sensebind.fusion.stream.pipeline import Output, Pipeline
 from sensebind.fusion.stream.stamp_warnings import stamp_warnings
 from sensebind.replay.reader import MAX_LATENCY

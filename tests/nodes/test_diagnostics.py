@@ -17,7 +17,7 @@ from diagnostic_msgs.msg import DiagnosticStatus
 from sensebind.commands.doctor.live import LiveStatuses, lines_of
 from sensebind.fusion.core.samples import SECOND
 from sensebind.fusion.stream.accounting.identity import MESSAGE_COUNTERS, unaccounted
-from sensebind.fusion.stream.clock_steps import CommonStep
+from sensebind.fusion.stream.clocks.steps import CommonStep
 from sensebind.fusion.stream.statistics import SensorStatistics
 from sensebind.nodes.diagnostics import LOG_LIMIT, MAX_ERROR_LENGTH, MAX_LOGGED_ERRORS, STEP_STATUSES, Diagnostics
 

@@ -27,7 +27,7 @@ from sensebind.fusion.stream.drivers import finish
 from sensebind.fusion.stream.pipeline import Pipeline
 from sensebind.fusion.stream.statistics import WINDOW_DROPS
 from sensebind.fusion.stream.tick_fuser import TickFuser
-from sensebind.fusion.stream.window_queue import WindowBatch
+from sensebind.fusion.stream.waiting_windows import WindowBatch
 from sensebind.fusion.stream.windower import Windower
 
 GAS = "gas"  # of which the space has no encoder

@@ -13,7 +13,7 @@ from helpers.toy_space import ToySpace
 from sensebind.fusion.core.embeddings import Embedding
 from sensebind.fusion.core.samples import SECOND, Sample
 from sensebind.fusion.inference.engine import Engine
-from sensebind.fusion.stream.clocks import SensorClocks
+from sensebind.fusion.stream.clocks.agreement import SensorClocks
 from sensebind.fusion.stream.drivers import finish
 from sensebind.fusion.stream.pipeline import Pipeline
 from sensebind.fusion.stream.stamp_warnings import clock_text

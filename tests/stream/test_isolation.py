@@ -12,7 +12,7 @@ from sensebind.fusion.core.samples import AUDIO, IMU, SECOND, VISION, Reading, S
 from sensebind.fusion.core.windows import WindowSpec
 from sensebind.fusion.health.checks import SensorHealthMonitor
 from sensebind.fusion.inference.engine import Engine, Failure
-from sensebind.fusion.stream.clocks import MAX_LEAD
+from sensebind.fusion.stream.clocks.agreement import MAX_LEAD
 from sensebind.fusion.stream.drivers import finish, process
 from sensebind.fusion.stream.pipeline import Output, Pipeline
 
