@@ -23,6 +23,7 @@ from sensebind.fusion.core.errors import SensebindError, printable
 ZAP_DOMAIN = "sensebind"  # domain name for authentication (ZAP, rfc.zeromq.org/spec/27)
 MAX_PORT = 65535
 MAX_SOCKET_PATH = 107  # bytes, of Linux
+MAX_COUNTS, OTHER_TOPICS = 300, "other topics"  # further topics are counted together: others may publish ever new ones
 DROP_WARNING_PERIOD = 60.0  # s after messages were dropped in which `drop_warning` names it
 CONNECTION_EVENT_NAMES: dict[int, str] = {  # the other events of the monitor count as refused
     zmq.EVENT_ACCEPTED: "opened",
@@ -195,7 +196,8 @@ class ZmqPublisher:
             self._socket.setsockopt(zmq.XPUB_NODROP, 1)
             self._counts["queue_full"] += 1
             self._last_drop = time.monotonic()
-        self._counts[topic.decode()] += 1
+        name = topic.decode()
+        self._counts[name if name in self._counts or len(self._counts) < MAX_COUNTS else OTHER_TOPICS] += 1
         return is_queued
 
     def poll_connection_events(self) -> Counter[str]:
@@ -208,9 +210,9 @@ class ZmqPublisher:
 
     @property
     def counts(self) -> Counter[str]:
-        """A copy of the counts since the start: messages by topic; `queue_full`, how often the queue of a client
-        became full, after which messages to it were dropped; connections `opened`, `closed`, `accepted` and `refused`,
-        up to the last `poll_connection_events`."""
+        """A copy of the counts since the start: messages by topic, beyond `MAX_COUNTS` topics as `OTHER_TOPICS`;
+        `queue_full`, how often the queue of a client became full, after which messages to it were dropped; connections
+        `opened`, `closed`, `accepted` and `refused`, up to the last `poll_connection_events`."""
         return self._counts.copy()
 
     @property
