@@ -64,3 +64,9 @@ def require_finite_file(path: str | Path) -> None:
     a device may have no end. Does nothing for a path where nothing is."""
     if Path(path).exists() and not (Path(path).is_file() or Path(path).is_dir()):
         raise OSError(errno.EINVAL, "it is a pipe or a device, not a file: copy its content to a file")
+
+
+def is_of_a_file(error: Exception) -> bool:
+    """Whether an error is of a file that it names, as "[Errno 36] File name too long: 'x…'": then it is of the input,
+    and needs no traceback."""
+    return isinstance(error, OSError) and error.filename is not None

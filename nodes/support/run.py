@@ -23,7 +23,7 @@ from rclpy.publisher import Publisher
 from rclpy.signals import SignalHandlerOptions
 
 from sensebind.fusion.config.files import check_parameter_file
-from sensebind.fusion.core.errors import SensebindError, printable
+from sensebind.fusion.core.errors import SensebindError, is_of_a_file, printable
 from sensebind.nodes.support.guards.executor import GuardedExecutor
 from sensebind.nodes.support.parameter_files import parameter_files, with_source_file
 from sensebind.nodes.support.transport import remove_shared_memory
@@ -298,5 +298,10 @@ def run_node(
                     node.destroy_node()
     except (SensebindError, ModuleNotFoundError) as error:
         logger.fatal(with_source_file(str(error)))
+        return 1
+    except OSError as error:
+        if not is_of_a_file(error):
+            raise
+        logger.fatal(printable(error, MAX_LINE_LENGTH))
         return 1
     return 0
