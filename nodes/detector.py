@@ -162,7 +162,9 @@ class DetectorNode(ManagedNode):
             self._process(self._backlog.flush())
             self._end_events()
         elif before.sensors.keys() - space.sensors.keys() and self._tracker is not None:
-            self.get_logger().info("the embedder has other sensors: event tracking starts again")
+            self.get_logger().info(
+                "the embedder has other sensors: event tracking starts again", throttle_duration_sec=CHANGE_LOG_PERIOD
+            )
             self._process(self._backlog.flush())
             self._step(self._assembler.flush())
             self._restart_tracker()  # else a sensor that was removed seems to be unplugged
@@ -254,7 +256,8 @@ class DetectorNode(ManagedNode):
         if self._tracker is None:
             self._tracker = EventTracker(found, self._space_id)
             self.get_logger().info(
-                f"events from {', '.join(d.kind.name.lower() for d in found)} in space {self._space_id}"
+                f"events from {', '.join(d.kind.name.lower() for d in found)} in space {self._space_id}",
+                throttle_duration_sec=CHANGE_LOG_PERIOD,
             )
             self._step([])
         else:

@@ -11,6 +11,7 @@ from sensebind.fusion.core.samples import SECOND
 MIN_JUMP_BACK = 2 * SECOND  # ns; a topic that goes back by more than this and the timeout means that time jumped back
 
 MAX_STEP = 3600 * SECOND  # ns from one embedding to the next; more is a wrong stamp, or a jump of the clock
+MAX_HELD_TICKS = 1000  # more than a timeout of usual hops has; the stamps of others may be any number of ns apart
 CONFIRMATION = 2.0  # s in which no embedding has a stamp near the earlier ones after such a jump
 
 
@@ -42,8 +43,8 @@ class StampGate:
 class TickAssembler:
     """Holds embeddings until the fused one of a tick and all its sources have arrived. Returns ticks in order.
 
-    If some are missing when the newest tick is `timeout` ns later, the tick is returned without them and counted in
-    `incomplete_ticks`.
+    If some are missing when the newest tick is `timeout` ns later, or more than `MAX_HELD_TICKS` are held, the oldest
+    tick is returned without them and counted in `incomplete_ticks`.
 
     `on_end` is called with each embedding that is not returned, and what became of it: `used.in_tick`, a fused one that
     named the sources of a tick which is returned; `dropped.late`, its tick was already returned; `dropped.replaced`,
@@ -110,7 +111,7 @@ class TickAssembler:
             present = self._pending[tick]
             fused = present.get(FUSED)
             if fused is None or not set(fused.sources) <= set(present):
-                if deadline is not None and tick > deadline:
+                if deadline is not None and tick > deadline and len(self._pending) <= MAX_HELD_TICKS:
                     break
                 self.incomplete_ticks += 1
             del self._pending[tick]

@@ -58,11 +58,12 @@ def is_expected(error: Exception) -> bool:
     traceback. An error of a file names it: "[Errno 21] Is a directory: 'out'". One of a full disk that names none is of
     stdout."""
     from sensebind.fusion.core.atomic import FULL
-    from sensebind.fusion.core.errors import SensebindError
+    from sensebind.fusion.core.errors import SensebindError, is_of_a_file
 
     return (
         isinstance(error, SensebindError)
-        or (isinstance(error, OSError) and (error.filename is not None or error.errno in FULL))
+        or is_of_a_file(error)
+        or (isinstance(error, OSError) and error.errno in FULL)
         or bool(missing_package_hint(error))
     )
 

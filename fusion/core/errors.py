@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import re
 import traceback
 from pathlib import Path
@@ -56,3 +57,16 @@ def placeholder_text(path: Path) -> str:
     if head == LFS_POINTER:
         return "is a Git LFS pointer, not the file itself: run `git lfs pull`"
     return "" if head else "is empty (0 bytes): copy or record it again"
+
+
+def require_finite_file(path: str | Path) -> None:
+    """Raises `OSError` for a pipe or a device: libraries that read files wait for a pipe, and signals do not end that;
+    a device may have no end. Does nothing for a path where nothing is."""
+    if Path(path).exists() and not (Path(path).is_file() or Path(path).is_dir()):
+        raise OSError(errno.EINVAL, "it is a pipe or a device, not a file: copy its content to a file")
+
+
+def is_of_a_file(error: Exception) -> bool:
+    """Whether an error is of a file that it names, as "[Errno 36] File name too long: 'x…'": then it is of the input,
+    and needs no traceback."""
+    return isinstance(error, OSError) and error.filename is not None

@@ -25,6 +25,7 @@ SENSOR_MODALITIES = (VISION, DEPTH, THERMAL, AUDIO, IMU)
 SECOND = 1_000_000_000  # nanoseconds
 MAX_DURATION = 10**18  # ns, 30 years: longer than any sound, and still a number of 64 bits
 MAX_PIXELS = 100_000_000  # of an image; an image that declares more is undecodable
+MAX_FOCAL_LENGTH, MAX_BASELINE = 1e5, 10.0  # px, m: of a camera
 REP118_DEPTH_UNIT = 0.001  # m of a count of an integer depth image
 COMMON_THERMAL_UNIT = 0.01  # K of a count of a 16-bit thermal image
 
@@ -87,7 +88,7 @@ class Calibration:
     focal_length: float = parameter(
         0.0,
         "Focal length. 0: from CameraInfo, else the default of the space",
-        bounds=(0.0, 1e5),
+        bounds=(0.0, MAX_FOCAL_LENGTH),
         unit="px",
         modalities=(DEPTH,),
     )
@@ -102,7 +103,7 @@ class Calibration:
     baseline: float = parameter(
         0.0,
         "Stereo baseline. 0: from CameraInfo, else the default of the space",
-        bounds=(0.0, 10.0),
+        bounds=(0.0, MAX_BASELINE),
         unit="m",
         modalities=(DEPTH,),
     )

@@ -16,7 +16,7 @@ import safetensors.numpy
 from sensebind.fusion.core.atomic import write_bytes
 from sensebind.fusion.core.documents import parse_json
 from sensebind.fusion.core.embeddings import l2_normalize
-from sensebind.fusion.core.errors import SensebindError, printable
+from sensebind.fusion.core.errors import SensebindError, printable, require_finite_file
 from sensebind.fusion.core.samples import IMU, TEXT
 from sensebind.fusion.events import prompt_classifiers
 from sensebind.fusion.events.evidence import MAX_NEGATIVE_EVIDENCE, FloatArray, logistic
@@ -258,6 +258,7 @@ def _read_metadata(path: str | Path) -> dict[str, Any]:
     with _calibration_errors(path):
         if Path(path).stat().st_size > MAX_FILE_BYTES:
             raise CalibrationError(f"'{path}' is larger than {MAX_FILE_BYTES / 2**20:g} MB: it is no calibration file")
+        require_finite_file(path)
         with safetensors.safe_open(path, "np") as file:
             metadata = file.metadata() or {}
         if metadata.get("format") not in (CALIBRATION_FORMAT, FORMAT_WITHOUT_ENCODERS, FORMAT_OF_0_1_0):

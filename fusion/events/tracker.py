@@ -20,6 +20,7 @@ from sensebind.fusion.events.scores import ZERO_SCORE
 
 MAX_TICK_GAP = 10 * SECOND  # ns; after a longer time without a tick, open events end
 ALLOWED_LATENESS = 5 * SECOND  # ns; embeddings of older ticks change nothing
+MAX_CHECKPOINTS = 250  # of ticks 20 ms apart in this time; a late embedding repeats the work of all of them
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,7 +38,7 @@ class EventTracker:
 
     `detectors`: at most one of each kind. `space`: the id of the space in which their phrases were embedded (empty:
     that of the first embedding). `max_tick_gap`, `allowed_lateness`: ns. Its memory is bounded: detector states per
-    sensor, one `EventLifecycle` per label, and checkpoints of the last `allowed_lateness`.
+    sensor, one `EventLifecycle` per label, and checkpoints of the last `allowed_lateness`, at most `MAX_CHECKPOINTS`.
     """
 
     def __init__(
@@ -87,8 +88,7 @@ class EventTracker:
         events += self._swap_detectors(tick)
         events += self._score_tick(tick, unfused)
         self.last_tick = tick
-        while self._checkpoints[0].tick < tick - self.allowed_lateness:
-            self._checkpoints.popleft()
+        self._drop_checkpoints()
         return events
 
     def accepts_late(self, tick: int) -> bool:
@@ -100,8 +100,8 @@ class EventTracker:
         """Process late embeddings of an earlier tick. Return the changes of open events, reported at the newest tick.
 
         The result is as if they had arrived in time, but closed events do not change, an event that begins here names
-        no predecessor, and none names an event that ends here. Embeddings of ticks older than `allowed_lateness`, or
-        before the detectors were replaced, are ignored.
+        no predecessor, and none names an event that ends here. Embeddings of ticks without a checkpoint, or before
+        the detectors were replaced, are ignored.
         """
         unfused = self._unfused_embeddings(late)
         if self.last_tick is None or not self.accepts_late(tick) or not unfused:
@@ -118,6 +118,7 @@ class EventTracker:
         last_in_interval = self._last_in_interval
         for checkpoint in replayed:
             self._score_tick(checkpoint.tick, checkpoint.embeddings)
+        self._drop_checkpoints()
         self._last_in_interval = last_in_interval  # the ids of events in the replay may differ from those reported
         revised, self._lifecycles = self._lifecycles, reported
         events = []
@@ -239,6 +240,12 @@ class EventTracker:
         over = {event.id for event in ended}
         # Without what else they have to report at this tick: an update, or their onset.
         return [e for e in ended if e.id not in new] + [report for report in result if report.id not in over]
+
+    def _drop_checkpoints(self) -> None:
+        """Drop the checkpoints that are too old or too many."""
+        oldest = (self.last_tick or 0) - self.allowed_lateness
+        while len(self._checkpoints) > MAX_CHECKPOINTS or (self._checkpoints and self._checkpoints[0].tick < oldest):
+            self._checkpoints.popleft()
 
     def _close(self, tick: int, offset: int) -> list[Event]:
         self._checkpoints.clear()  # late data must not reopen events that are closed here

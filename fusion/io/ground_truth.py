@@ -80,7 +80,10 @@ def find_truth_file(recording: str | Path, kind: str = "truth") -> Path | None:
 
     `kind` is ``truth`` or ``faults``.
     """
-    for stem in (Path(recording), Path(recording).with_suffix("")):
+    path = Path(recording)
+    if path.name in ("", ".."):  # a folder that is not named, as in `sensebind replay .`
+        path = path.resolve()
+    for stem in (path, path.with_suffix("")) if path.name else ():
         file = Path(f"{stem}.{kind}.tsv")
         if file.is_file():
             return file

@@ -18,11 +18,13 @@ from zmq.auth import load_certificate, load_certificates
 from zmq.auth.thread import ThreadAuthenticator
 from zmq.utils.monitor import recv_monitor_message
 
-from sensebind.fusion.core.errors import SensebindError, printable
+from sensebind.fusion.core.errors import SensebindError, printable, require_finite_file
 
 ZAP_DOMAIN = "sensebind"  # domain name for authentication (ZAP, rfc.zeromq.org/spec/27)
 MAX_PORT = 65535
 MAX_SOCKET_PATH = 107  # bytes, of Linux
+MAX_COUNTS, OTHER_TOPICS = 300, "other topics"  # further topics are counted together: others may publish ever new ones
+MAX_KEY_BYTES = 65536  # of a file with a key
 DROP_WARNING_PERIOD = 60.0  # s after messages were dropped in which `drop_warning` names it
 CONNECTION_EVENT_NAMES: dict[int, str] = {  # the other events of the monitor count as refused
     zmq.EVENT_ACCEPTED: "opened",
@@ -195,7 +197,8 @@ class ZmqPublisher:
             self._socket.setsockopt(zmq.XPUB_NODROP, 1)
             self._counts["queue_full"] += 1
             self._last_drop = time.monotonic()
-        self._counts[topic.decode()] += 1
+        name = topic.decode()
+        self._counts[name if name in self._counts or len(self._counts) < MAX_COUNTS else OTHER_TOPICS] += 1
         return is_queued
 
     def poll_connection_events(self) -> Counter[str]:
@@ -208,9 +211,9 @@ class ZmqPublisher:
 
     @property
     def counts(self) -> Counter[str]:
-        """A copy of the counts since the start: messages by topic; `queue_full`, how often the queue of a client
-        became full, after which messages to it were dropped; connections `opened`, `closed`, `accepted` and `refused`,
-        up to the last `poll_connection_events`."""
+        """A copy of the counts since the start: messages by topic, beyond `MAX_COUNTS` topics as `OTHER_TOPICS`;
+        `queue_full`, how often the queue of a client became full, after which messages to it were dropped; connections
+        `opened`, `closed`, `accepted` and `refused`, up to the last `poll_connection_events`."""
         return self._counts.copy()
 
     @property
@@ -297,6 +300,7 @@ def _load_keys(secret_key: str, authorized_keys: str) -> tuple[bytes, bytes] | N
     if not zmq.has("curve"):
         raise ZmqPublisherError("this build of ZeroMQ lacks CURVE: install the pyzmq wheel, or a libzmq with libsodium")
     try:
+        _check_key_file(Path(secret_key))
         public, secret = load_certificate(secret_key)
     except (OSError, ValueError) as error:
         raise ZmqPublisherError(f"parameter 'secret_key': {error}; make one with `sensebind keys`") from error
@@ -305,6 +309,8 @@ def _load_keys(secret_key: str, authorized_keys: str) -> tuple[bytes, bytes] | N
             f"parameter 'secret_key': '{secret_key}' contains no secret key; use the file bridge.key_secret"
         )
     try:
+        for file in Path(authorized_keys).glob("*.key"):
+            _check_key_file(file)
         clients = load_certificates(authorized_keys)
     except (OSError, ValueError) as error:
         raise ZmqPublisherError(
@@ -316,3 +322,10 @@ def _load_keys(secret_key: str, authorized_keys: str) -> tuple[bytes, bytes] | N
             "make one with `sensebind keys --client NAME`"
         )
     return public, secret
+
+
+def _check_key_file(file: Path) -> None:
+    """Raises `OSError` for a file that cannot hold a key. pyzmq would read one of any size, and wait for a pipe."""
+    require_finite_file(file)
+    if file.is_file() and file.stat().st_size > MAX_KEY_BYTES:
+        raise OSError(errno.EFBIG, f"'{file}' is larger than {MAX_KEY_BYTES} bytes: it is no key")

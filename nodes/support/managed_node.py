@@ -14,7 +14,7 @@ from rclpy.parameter import Parameter as RosParameter
 from rclpy.publisher import Publisher
 
 from sensebind.fusion.config.parameters import NODE_PARAMETERS
-from sensebind.fusion.core.errors import ConfigError, SensebindError
+from sensebind.fusion.core.errors import ConfigError, SensebindError, is_of_a_file
 from sensebind.fusion.core.parameters import Parameter
 from sensebind.nodes.support.guards.transitions import GuardedTransitionsMixin
 from sensebind.nodes.support.parameter_files import warn_of_unused_sections, with_source_file
@@ -97,16 +97,21 @@ class ManagedNode(EmptyListParametersMixin, GuardedParameterServicesMixin, Guard
             with interruptible():
                 self.configure(declare(self, self._executable, self.known_parameters(parameter_values(self, unset=[]))))
         except (SensebindError, ModuleNotFoundError) as error:
-            self.configuration_error = error
-            self.release()
-            if not self._is_starting:
-                self.get_logger().error(f"not configured: {with_source_file(str(error))}")
-            return TransitionCallbackReturn.FAILURE
-        except Exception:
-            return self._unexpected("configure")
+            return self._not_configured(error)
+        except Exception as error:
+            if not is_of_a_file(error):
+                return self._unexpected("configure")
+            return self._not_configured(ConfigError(str(error)))
         finally:
             self._parameter_guard.paused = False
         return TransitionCallbackReturn.SUCCESS
+
+    def _not_configured(self, error: Exception) -> TransitionCallbackReturn:
+        self.configuration_error = error
+        self.release()
+        if not self._is_starting:
+            self.get_logger().error(f"not configured: {with_source_file(str(error))}")
+        return TransitionCallbackReturn.FAILURE
 
     def on_activate(self, state: LifecycleState) -> TransitionCallbackReturn:
         try:

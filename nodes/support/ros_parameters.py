@@ -198,12 +198,15 @@ def accept_old_names(node: Node, executable: str, can_change: Callable[[Paramete
     if not hasattr(node, "add_pre_set_parameters_callback"):
         return
     renamed_parameters = {p.formerly: p for p in NODE_PARAMETERS[executable]() if p.formerly}
+    warned: set[str] = set()  # old names
 
     def with_new_name(change: RosParameter) -> RosParameter:
         parameter = renamed_parameters.get(change.name)
         if parameter is None or not can_change(parameter):
             return change
-        node.get_logger().warning(renamed(change.name, parameter.name))
+        if change.name not in warned:  # once: a program may set it again and again
+            warned.add(change.name)
+            node.get_logger().warning(renamed(change.name, parameter.name))
         return RosParameter(parameter.name, change.type_, change.value)
 
     node.add_pre_set_parameters_callback(lambda changes: [with_new_name(change) for change in changes])

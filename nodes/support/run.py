@@ -9,6 +9,7 @@ import signal
 import sys
 import threading
 import time
+from collections import Counter, defaultdict, deque
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from queue import Empty, SimpleQueue
@@ -22,7 +23,7 @@ from rclpy.publisher import Publisher
 from rclpy.signals import SignalHandlerOptions
 
 from sensebind.fusion.config.files import check_parameter_file
-from sensebind.fusion.core.errors import SensebindError, printable
+from sensebind.fusion.core.errors import SensebindError, is_of_a_file, printable
 from sensebind.nodes.support.guards.executor import GuardedExecutor
 from sensebind.nodes.support.parameter_files import parameter_files, with_source_file
 from sensebind.nodes.support.transport import remove_shared_memory
@@ -30,6 +31,7 @@ from sensebind.nodes.support.transport import remove_shared_memory
 N = TypeVar("N", bound=Node)
 ACKNOWLEDGEMENT_TIMEOUT = 1.0  # s in which the last messages of a node may reach its subscribers
 MAX_LINE_LENGTH = 2000  # characters of a line in the log
+LOG_LIMIT, LOG_PERIOD = 20, 60.0  # records of one place in the code that are logged in so many seconds
 # s in which a process ends after its first signal, or is ended with status 1: 10 s after it, launch would kill it.
 EXIT_TIMEOUT = 9.0
 EXIT_STEP = 0.1  # s
@@ -216,15 +218,27 @@ def has_acknowledgements(publisher: Publisher, timeout: Duration) -> bool:
 
 class RosLogHandler(logging.Handler):
     """Passes records of Python's logging to a logger of ROS: then they have a time, a level and the node's name, and
-    are on /rosout. They may come from any thread."""
+    are on /rosout. They may come from any thread. What fails at each window, or changes with each message, cannot fill
+    the log: of one place in the code, at most `LOG_LIMIT` records are logged in `LOG_PERIOD`."""
 
     def __init__(self, logger: Any) -> None:
         super().__init__(logging.INFO)
         self._logger = logger
+        # Place in the code → `time.monotonic()` of its newest lines, and how many records were left out since the last.
+        self._times: defaultdict[tuple[str, int], deque[float]] = defaultdict(lambda: deque(maxlen=LOG_LIMIT))
+        self._left_out: Counter[tuple[str, int]] = Counter()
 
     def emit(self, record: logging.LogRecord) -> None:
         with suppress(Exception):  # as all handlers: a message must not end the program
+            place, now = (record.name, record.lineno), time.monotonic()
+            times = self._times[place]
+            if len(times) == LOG_LIMIT and now - times[0] < LOG_PERIOD:
+                self._left_out[place] += 1
+                return
+            times.append(now)
             text = printable(record.getMessage(), MAX_LINE_LENGTH)  # it may quote a message or a file
+            if left_out := self._left_out.pop(place, 0):
+                text += f"; {left_out} of this kind were not logged"
             if record.levelno >= logging.ERROR:  # rclpy wants one line of code for each level
                 self._logger.error(text)
             elif record.levelno >= logging.WARNING:
@@ -284,5 +298,10 @@ def run_node(
                     node.destroy_node()
     except (SensebindError, ModuleNotFoundError) as error:
         logger.fatal(with_source_file(str(error)))
+        return 1
+    except OSError as error:
+        if not is_of_a_file(error):
+            raise
+        logger.fatal(printable(error, MAX_LINE_LENGTH))
         return 1
     return 0

@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from sensebind.commands.arguments import require_apart, require_file_name, require_writable
+from sensebind.commands.arguments import require_apart, require_file_name, require_writable, seed_number
 from sensebind.fusion.core.errors import SensebindError
 
 if TYPE_CHECKING:
@@ -38,7 +38,7 @@ def add_parser(subparsers: _SubParsersAction[argparse.ArgumentParser]) -> None:
     _add_join_options(parser.add_argument_group("joining a modality of another space (--through text)").add_argument)
     _add_training_options(parser.add_argument_group("training on pairs").add_argument)
     add = parser.add_argument
-    add("--seed", type=int, default=0, help="random seed (default: %(default)s)")
+    add("--seed", type=seed_number, default=0, help="random seed (default: %(default)s)")
     add("--checkpoint", type=Path, metavar="F", help="file to save after each epoch, and to resume from if it exists")
     add("--tensorboard", type=Path, metavar="DIR", help="write training curves to this folder (extra: tensorboard)")
     add("-o", "--out", required=True, type=Path, metavar="F.safetensors", help="spoke file to write")

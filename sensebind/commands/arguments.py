@@ -60,6 +60,14 @@ def _seconds(text: str) -> float:
     return value
 
 
+def seed_number(text: str) -> int:
+    """A random seed, of a size that all generators take. The `type` of an argument."""
+    value = int(text)
+    if not 0 <= value < 2**32:
+        raise argparse.ArgumentTypeError(f"{text[:40]} is no random seed: use 0 to 4294967295")
+    return value
+
+
 def add_spokes(parser: argparse.ArgumentParser) -> None:
     """--spoke, repeatable: `args.spoke` is a list of strings."""
     parser.add_argument("--spoke", action="append", default=[], metavar="F", help="spoke file; repeatable")

@@ -12,6 +12,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from sensebind.commands.arguments import seed_number
+
 if TYPE_CHECKING:
     from argparse import _SubParsersAction
     from subprocess import Popen
@@ -46,7 +48,9 @@ def add_parser(subparsers: _SubParsersAction[argparse.ArgumentParser]) -> None:
     parser.add_argument(
         "--out", type=Path, default=Path("out/demo"), metavar="DIR", help="output folder (default: %(default)s)"
     )
-    parser.add_argument("--seed", type=int, default=0, help="random seed of the simulation (default: %(default)s)")
+    parser.add_argument(
+        "--seed", type=seed_number, default=0, help="random seed of the simulation (default: %(default)s)"
+    )
     parser.add_argument(
         "--rate", type=float, default=1.0, help="speed of the player, 1 for real time (default: %(default)s)"
     )

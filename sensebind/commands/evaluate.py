@@ -6,7 +6,15 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from sensebind.commands.arguments import add_config, add_device, add_out, add_spokes, require_apart, require_writable
+from sensebind.commands.arguments import (
+    add_config,
+    add_device,
+    add_out,
+    add_spokes,
+    require_apart,
+    require_writable,
+    seed_number,
+)
 from sensebind.commands.evaluation import real_data
 from sensebind.fusion.core.atomic import staged
 
@@ -166,7 +174,7 @@ def _add_faults(kinds: _SubParsersAction[argparse.ArgumentParser]) -> argparse.A
         "--seeds", type=int, default=2, metavar="N", help="number of scenes, each with about 50 faults (default: 2)"
     )
     parser.add_argument(
-        "--first", type=int, default=0, metavar="N", help="seed of the first scene (default: %(default)s)"
+        "--first", type=seed_number, default=0, metavar="N", help="seed of the first scene (default: %(default)s)"
     )
     parser.add_argument(
         "--hours", type=float, default=0.1, metavar="H", help="simulated hours without a fault (default: 0.1)"

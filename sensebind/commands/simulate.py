@@ -6,7 +6,7 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from sensebind.commands.arguments import require_apart
+from sensebind.commands.arguments import require_apart, seed_number
 
 if TYPE_CHECKING:
     from argparse import _SubParsersAction
@@ -31,7 +31,7 @@ def add_parser(subparsers: _SubParsersAction[argparse.ArgumentParser]) -> None:
         metavar="N",
         help="instead of a scenario: a survey of N objects or sounds, one in each room",
     )
-    parser.add_argument("--seed", type=int, default=0, help="random seed (default: %(default)s)")
+    parser.add_argument("--seed", type=seed_number, default=0, help="random seed (default: %(default)s)")
     parser.add_argument(
         "--held-out", action="store_true", help="use rooms, colours, sizes and sounds that are not used in training"
     )

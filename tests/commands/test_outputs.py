@@ -303,3 +303,25 @@ def test_topics_of_a_recording_cannot_write_to_the_terminal(tmp_path: Path, caps
     page = (tmp_path / "out" / "report.html").read_text()
     assert "\x1b" not in page
     json.loads((tmp_path / "out" / "summary.json").read_text())
+
+
+@pytest.mark.parametrize(
+    ("options", "text"),
+    [
+        (("--duration", "1e308"), "36000"),
+        (("--duration", "1e-300"), "36000"),
+        (("--seed", "-1"), "use 0 to 4294967295"),
+        (("--seed", "1" * 40), "use 0 to 4294967295"),
+    ],
+)
+def test_a_simulation_that_no_machine_can_make_is_an_error_in_one_line(
+    options: tuple[str, str], text: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    work = ["simulate", "--scenario", "patrol", "-o", str(tmp_path / "bag"), *options]
+    if options[0] == "--seed":
+        with pytest.raises(SystemExit) as ended:
+            main(work)
+        assert ended.value.code == 2
+    else:
+        assert main(work) == 2
+    assert text in capsys.readouterr().err.splitlines()[-1] and not list(tmp_path.iterdir())

@@ -193,3 +193,6 @@ def test_a_node_accepts_names_of_the_previous_version() -> None:
         assert not refused.successful and "offset_threshold must be at most onset_threshold" in refused.reason
         for line in ("'novelty.on' is now called 'novelty.onset_threshold'", "'novelty.off' is now called"):
             detector.wait_for_output(line)
+        for value in (0.3, 0.35, 0.4):  # a program may set it again and again
+            assert services.set("detector", "novelty.off", value).successful
+        assert detector.output.count("'novelty.off' is now called") == 1

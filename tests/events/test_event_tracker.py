@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pickle
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -35,7 +36,7 @@ from sensebind.fusion.events.lifecycle import EventLifecycle, LifecycleOptions
 from sensebind.fusion.events.novelty import NoveltyDetector, NoveltyOptions, add_prototype, nearest_neighbour_distance
 from sensebind.fusion.events.prompt import PromptDetector, PromptOptions, background_z_score
 from sensebind.fusion.events.proposals.naming import best_similarities
-from sensebind.fusion.events.tracker import EventTracker
+from sensebind.fusion.events.tracker import MAX_CHECKPOINTS, EventTracker
 
 
 def prompt_tracker(**options: object) -> EventTracker:
@@ -460,3 +461,17 @@ def test_the_score_of_a_prompt_follows_from_the_evidence_and_its_weights() -> No
         assert {e.modality: e.weight for e in score.evidence} == {"audio": 0.25, "imu": 1.0, "vision": 0.1875}
         pooled = pool_scores([[e.score] for e in score.evidence], [e.weight for e in score.evidence], options.prior)
         assert score.score == pytest.approx(pooled[0])
+
+
+def test_however_near_ticks_are_a_late_embedding_repeats_the_work_of_a_bounded_number() -> None:
+    """Stamps of others may be a nanosecond apart: seconds of them would be any number of ticks."""
+    tracker, world = EventTracker([NoveltyDetector()]), ScriptedModalities()
+    ticks = [START + 2 * number for number in range(2 * MAX_CHECKPOINTS)]
+    perceived = world.perceive("vision", ROOM)
+    for tick in ticks:
+        tracker.step(tick, {"vision": replace(perceived, tick=tick)})
+    for tick in ticks[-50:]:  # between the others
+        tracker.add_late_embeddings(tick - 1, {"audio": replace(perceived, modality="audio", tick=tick - 1)})
+    accepted = [tick for tick in range(ticks[0], ticks[-1] + 1) if tracker.accepts_late(tick)]
+    assert tracker.last_tick == ticks[-1] and ticks[-MAX_CHECKPOINTS // 2] in accepted
+    assert len([tick for tick in accepted if tick in ticks]) <= MAX_CHECKPOINTS

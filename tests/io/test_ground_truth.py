@@ -28,6 +28,18 @@ def test_a_written_truth_file_is_read_unchanged(tmp_path: Path) -> None:
         write_truth(tmp_path / "t.tsv" / "nowhere" / "t.tsv", rows)
 
 
+def test_the_truth_of_the_recording_in_the_current_folder_is_found(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_truth(tmp_path / "bag.truth.tsv", [])
+    (tmp_path / "bag" / "part").mkdir(parents=True)
+    for folder, name in (("bag", "."), ("bag", ""), ("bag/part", "..")):
+        monkeypatch.chdir(tmp_path / folder)
+        assert find_truth_file(name) == (tmp_path / "bag.truth.tsv").resolve()
+    monkeypatch.chdir("/")
+    assert find_truth_file(".") is None
+
+
 def test_a_written_faults_file_is_read_unchanged(tmp_path: Path) -> None:
     rows = [(30.0, 40.5, "audio", "muted"), (1.0, 2.0, "imu", "frozen")]
     write_faults(tmp_path / "f.tsv", rows)

@@ -28,7 +28,7 @@ from sensebind.commands import keys
 from sensebind.fusion.core.embeddings import FUSED, Embedding, l2_normalize
 from sensebind.fusion.core.events import Event, EventKind, EventPhase, Evidence
 from sensebind.fusion.io.wire import WireError, decode, encode
-from sensebind.fusion.io.zmq_publisher import ZmqPublisher, ZmqPublisherError, is_local
+from sensebind.fusion.io.zmq_publisher import MAX_COUNTS, ZmqPublisher, ZmqPublisherError, is_local
 
 TICK = 1_700_000_000_500_000_000
 ANY_PORT = "tcp://127.0.0.1:*"
@@ -276,6 +276,13 @@ def test_a_slow_client_loses_messages_and_does_not_delay_the_publisher() -> None
         assert publisher.counts["queue_full"] >= 1 and "too slowly" in publisher.drop_warning
         publisher.poll_connection_events()
         assert publisher.client_count == 1
+
+
+def test_ever_new_topics_take_bounded_memory_and_each_message_is_counted() -> None:
+    with ZmqPublisher(ANY_PORT) as publisher:
+        for number in range(3 * MAX_COUNTS):
+            publisher.send(b"embedding/own%d" % number, b"")
+        assert len(publisher.counts) == MAX_COUNTS + 1 and publisher.counts.total() == 3 * MAX_COUNTS
 
 
 def test_a_reader_detects_each_message_that_was_dropped_for_it() -> None:

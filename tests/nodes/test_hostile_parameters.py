@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import math
+import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 
-from helpers.ros_processes import Executable, peer, ros_environment, running
+from helpers.ros_processes import PATIENCE, Executable, peer, ros_environment, running
 from helpers.ros_services import NodeServices
 from sensebind.fusion.config.files import check_parameter_file, files_with
 from sensebind.fusion.core.errors import ConfigError
@@ -117,3 +118,31 @@ def test_a_hostile_request_to_set_a_parameter_is_refused_and_the_node_lives() ->
         assert not services.call(SetParametersAtomically, "set_parameters_atomically", request).result.successful
         assert process.is_running and services.state() == "active"
         assert "Traceback" not in process.output and not any(line.startswith("[FATAL] f") for line in process.lines)
+
+
+LONG_NAMES = """
+import rclpy
+from sensebind.nodes.bridge import BridgeNode
+from sensebind.nodes.embedder import EmbedderNode
+from sensebind.nodes.support.run import run_node
+
+name = "x" * 300  # longer than a file system allows
+assert run_node("bridge", BridgeNode, ["--ros-args", "--params-file", name]) == 1
+rclpy.init(args=["--ros-args", "-p", f"weights:={name}"])
+node = EmbedderNode()
+node.trigger_configure()
+assert node.configuration_error is not None
+"""
+
+
+def test_a_file_name_that_no_file_can_have_is_an_error_in_one_line() -> None:
+    run = subprocess.run(
+        [sys.executable, "-c", LONG_NAMES],
+        env=ros_environment("sensebind_msgs"),
+        capture_output=True,
+        text=True,
+        timeout=60 * PATIENCE,
+        check=False,
+    )
+    assert run.returncode == 0 and "Traceback" not in run.stderr, run.stderr[-3000:]
+    assert len([line for line in run.stderr.splitlines() if "File name too long" in line]) == 2, run.stderr[-3000:]

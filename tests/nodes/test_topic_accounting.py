@@ -16,7 +16,7 @@ from helpers.ros_processes import PATIENCE, ros_environment
 from sensebind.fusion.core.embeddings import FUSED, Embedding
 from sensebind.fusion.core.samples import SECOND
 from sensebind.fusion.stream.accounting.topics import MAX_TOPICS, OTHER_TOPICS, TopicCounts, topic_accounts
-from sensebind.nodes.tick_assembler import TickAssembler
+from sensebind.nodes.tick_assembler import MAX_HELD_TICKS, TickAssembler
 from sensebind.nodes.watchdog import Backlog
 
 START, HOP = 1_700_000_000 * SECOND, SECOND // 2
@@ -70,6 +70,18 @@ def test_each_embedding_is_in_one_tick_or_dropped_by_one_cause_or_waits(script: 
             own = sum(count for (name, _), count in ends.items() if name == source)
             assert arrived[source] == own + waiting[source], (source, ends)
     assert backlog.dropped == sum(count for (_, end), count in ends.items() if end == "dropped.after_stall")
+
+
+def test_stamps_a_nanosecond_apart_take_bounded_memory_and_each_embedding_has_one_end() -> None:
+    """No time passes between them, so none of them would ever be too late."""
+    ends = Counter[str]()
+    assembler, sent = TickAssembler(SECOND, lambda item, end: ends.update([end])), 3 * MAX_HELD_TICKS
+    for number in range(sent):
+        item = Embedding("vision", 1, 10 * SECOND + number, "toy@0", 1.0, VECTOR, sensor="front")
+        ends["used.in_tick"] += sum(len(present) for _, present in assembler.add(item))
+        assert assembler.waiting.total() <= MAX_HELD_TICKS
+    assert ends.total() + assembler.waiting.total() == sent
+    assert assembler.incomplete_ticks == sent - MAX_HELD_TICKS
 
 
 def test_a_robot_with_ever_new_topics_takes_bounded_memory_and_the_sums_stay_right() -> None:

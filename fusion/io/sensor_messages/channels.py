@@ -53,6 +53,9 @@ class ChannelSelector:
     def _update(self, sound: Sound) -> None:
         """Update the running levels, the loudest channel and the warning."""
         waveform = pcm_to_float(sound.data)
+        if not len(waveform) or not np.isfinite(waveform).all():
+            return  # it has no level, and NaN would stay in the running levels
+        waveform = waveform.astype(np.float64)  # no square of a float32 is too large
         powers = np.append((waveform**2).mean(axis=0), (waveform.mean(axis=1) ** 2).mean())
         share = 1.0 - float(np.exp(-len(waveform) / sound.sample_rate / LEVEL_TIME_CONSTANT))
         if self._powers is None or len(self._powers) != len(powers):

@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from sensebind.fusion.core.samples import Calibration, Frame, Sample
+from sensebind.fusion.core.samples import MAX_BASELINE, MAX_FOCAL_LENGTH, Calibration, Frame, Sample
 from sensebind.fusion.io.messages import (
     COMPRESSED_IMAGE_TYPE,
     COMPRESSED_VIDEO_TYPE,
@@ -63,12 +63,13 @@ def with_camera_info(calibration: Calibration, message: Message) -> Calibration:
 
     The focal length is fx of K, the column of the forward axis cx. The baseline is −Tx/fx of P, if that is positive
     (sensor_msgs/CameraInfo). K is of the full image: if the camera sends a region of it, `roi`, the column is counted
-    from its left edge, and the width is that of the region.
+    from its left edge, and the width is that of the region. Values that no camera has are not used: depth would be
+    infinite from then on, because the first value counts.
     """
     # In ROS 1 the names are capital letters.
     k, p = (message.k, message.p) if hasattr(message, "k") else (message.K, message.P)
     focal, tx = float(k[0]), float(p[3])
-    if not calibration.focal_length and 0 < focal < math.inf and message.width > 0:
+    if not calibration.focal_length and 0 < focal <= MAX_FOCAL_LENGTH and message.width > 0:
         left, width, centre = 0, int(message.width), float(k[2])
         if 0 < message.roi.width < width:
             left, width = int(message.roi.x_offset), int(message.roi.width)
@@ -78,8 +79,8 @@ def with_camera_info(calibration: Calibration, message: Message) -> Calibration:
             focal_width=width,
             principal_x=centre - left if math.isfinite(centre) else None,
         )
-    if not calibration.baseline and tx < 0 and p[0] > 0:
-        calibration = replace(calibration, baseline=-tx / float(p[0]))
+    if not calibration.baseline and p[0] > 0 and 0 < (baseline := -tx / float(p[0])) <= MAX_BASELINE:
+        calibration = replace(calibration, baseline=baseline)
     return calibration
 
 

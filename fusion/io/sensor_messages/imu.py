@@ -27,6 +27,7 @@ from sensebind.fusion.io.topic_names import imu_half, other_imu_half
 
 MAX_ACCELERATION_GAP = SECOND // 4  # ns between two accelerations, one of which is used at the stamps between them
 ACCELERATION_WAIT = SECOND  # ns of stamps that an angular velocity waits for an acceleration
+MAX_KEPT_READINGS = 5000  # of each of two topics; stamps that stand still bound no time
 HALF_IMU_TIME = SECOND  # ns of readings after which an angular velocity that is always 0 is judged
 MIN_ACCELERATION_NOISE = 1e-4  # m/s²: a robot at rest in a simulator without noise has less
 
@@ -197,7 +198,7 @@ class ImuDecoder:
             self.unused[self._missing_acceleration()] += len(self._pending)
             self._pending.clear()
         self._pending.append(sample)
-        if sample.stamp - self._pending[0].stamp > ACCELERATION_WAIT:
+        if sample.stamp - self._pending[0].stamp > ACCELERATION_WAIT or len(self._pending) > MAX_KEPT_READINGS:
             self._pending.popleft()
             raise EncodingError(self._missing_acceleration())
 
@@ -218,7 +219,9 @@ class ImuDecoder:
             return
         self._stamps.insert(at, sample.stamp)
         self._accelerations.insert(at, value)
-        old = bisect_left(self._stamps, sample.stamp - 2 * ACCELERATION_WAIT)
+        old = max(
+            bisect_left(self._stamps, sample.stamp - 2 * ACCELERATION_WAIT), len(self._stamps) - MAX_KEPT_READINGS
+        )
         del self._stamps[:old], self._accelerations[:old]
 
     def _united(self, last: bool = False) -> list[Sample]:

@@ -9,6 +9,7 @@ from sensebind.fusion.core.samples import SECOND, Reading, Sample
 from sensebind.fusion.io.sensor_options import ACCELERATION_UNITS, SensorOptions
 
 BLOCK_TIME, MIN_BLOCK_READINGS = SECOND, 5  # ns and number of the readings that units are judged by
+MAX_BLOCK_READINGS = 5000  # stamps that stand still never end a block: it begins again
 LIKE_GRAVITY = (0.8, 1.25)  # mean length of an acceleration in g
 MAX_GRAVITY_SPREAD = 0.25  # standard deviation of the lengths, relative to their mean, of gravity and some motion
 MAX_STEADY_ACCELERATION = 50.0  # m/s²: no robot accelerates so for `UNIT_BLOCKS` blocks
@@ -34,7 +35,7 @@ class UnitCheck:
         """Add a reading."""
         if not self._findings:
             return
-        if not self._rows or sample.stamp < self._start:
+        if not self._rows or sample.stamp < self._start or len(self._rows) >= MAX_BLOCK_READINGS:
             self._rows, self._start = [], sample.stamp
         assert isinstance(sample.data, Reading)
         self._rows.append(sample.data.values)

@@ -38,6 +38,8 @@ class RateMonitor:
         """Compare one more sound with the stamp (ns) of its message, or the time of its arrival. `sample_bytes`: of one
         sample of a channel in the message; 0: not known."""
         count = len(sound.data)
+        if not count:
+            return  # some drivers send empty sounds in silence, and they say nothing about the rate
         newest, self._newest = self._newest, sound
         if self._before is not None and stamp == self._before[0]:
             if newest is not None and np.array_equal(newest.data, sound.data):

@@ -30,7 +30,7 @@ from torch.nn import functional
 from sensebind.fusion.core import encodings
 from sensebind.fusion.core.atomic import write_bytes
 from sensebind.fusion.core.documents import DocumentError, parse_json
-from sensebind.fusion.core.errors import printable
+from sensebind.fusion.core.errors import printable, require_finite_file
 from sensebind.fusion.core.futures import DeferredFuture, EmbeddingFuture
 from sensebind.fusion.core.samples import Frame, Reading, Sound
 from sensebind.fusion.core.space import Hub, Preparation, Space, SpaceError, TrainedWindow
@@ -350,6 +350,7 @@ def write_spoke(
 def read_spec(path: str | Path) -> SpokeSpec:
     """The description in a spoke file. Raises `SpaceError` if the file is missing or not a spoke."""
     try:
+        require_finite_file(path)
         with safetensors.safe_open(path, "pt") as file:
             metadata = file.metadata() or {}
     except (OSError, safetensors.SafetensorError) as error:

@@ -15,7 +15,7 @@ from sensebind.fusion.core.errors import error_text
 from sensebind.fusion.io.received.refusals import Refusals
 from sensebind.fusion.io.received.sequences import TopicLosses
 from sensebind.fusion.io.received.values import RefusedMessage
-from sensebind.fusion.stream.accounting.topics import REFUSED, USED, TopicCounts
+from sensebind.fusion.stream.accounting.topics import MAX_TOPICS, REFUSED, USED, TopicCounts
 from sensebind.nodes.support.message_types import message_type
 from sensebind.nodes.support.rclpy_compat import numbered_subscription
 
@@ -46,7 +46,7 @@ class CallbackGuard:
 
     def __init__(self, node: Node) -> None:
         self._node, self._refusals, self.counts = node, Refusals(), TopicCounts()
-        self._losses: dict[str, TopicLosses] = {}  # by topic, also after a subscription has ended
+        self._losses: dict[str, TopicLosses] = {}  # of the newest topics, also after a subscription has ended
 
     def subscribe(
         self, kind: str, type_name: str, topic: str, use: Callable[[Any], None], qos: QoSProfile, end: str = ""
@@ -60,7 +60,10 @@ class CallbackGuard:
         """
         counts, name = self.counts.of(topic), self._node.resolve_topic_name(topic)
         known = ("arrived", "lost", "earlier")
-        losses = self._losses.setdefault(name, TopicLosses(lambda: self._node.count_publishers(name)))
+        losses = self._losses.pop(name, None) or TopicLosses(lambda: self._node.count_publishers(name))
+        self._losses[name] = losses
+        if len(self._losses) > MAX_TOPICS:  # others may publish spaces with ever new sensors
+            del self._losses[next(iter(self._losses))]
         losses.resume(lambda: sum(counts[part] for part in known))
 
         def on_message(data: bytes, number: int | None, publisher: bytes | None) -> None:

@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from sensebind.commands.arguments import add_config, add_device, add_out
+from sensebind.commands.arguments import add_config, add_device, add_out, seed_number
 from sensebind.fusion.core.atomic import staged
 
 if TYPE_CHECKING:
@@ -45,7 +45,9 @@ def add_sounds(kinds: _SubParsersAction[argparse.ArgumentParser]) -> None:
         help="level of the audible part of a clip over that of the noise, dB (default: 10)",
     )  # fmt: skip
     parser.add_argument("--streams", type=int, default=2, metavar="N", help="number of streams (default: 2)")
-    parser.add_argument("--seed", type=int, default=1, metavar="S", help="seed of the first stream (default: 1)")
+    parser.add_argument(
+        "--seed", type=seed_number, default=1, metavar="S", help="seed of the first stream (default: 1)"
+    )
     _finish(parser, run_sounds)
 
 
@@ -77,7 +79,9 @@ def add_office(kinds: _SubParsersAction[argparse.ArgumentParser]) -> None:
         "--baseline", type=Path, metavar="ESC10",
         help="folder of ESC-10: compare with a threshold on YAMNet's probabilities, chosen on its fold 1",
     )  # fmt: skip
-    parser.add_argument("--seed", type=int, default=1, metavar="S", help="seed of order and pauses (default: 1)")
+    parser.add_argument(
+        "--seed", type=seed_number, default=1, metavar="S", help="seed of order and pauses (default: 1)"
+    )
     _finish(parser, run_office)
 
 

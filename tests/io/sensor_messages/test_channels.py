@@ -81,3 +81,9 @@ def test_channels_that_are_not_averaged_or_do_not_cancel_give_no_warning(choice:
 def test_another_word_is_refused(wrong: str) -> None:
     with pytest.raises(ConfigError, match="a number from 0, mean or loudest"):
         AudioFormat(channel=wrong)
+
+
+@pytest.mark.parametrize("odd", [np.zeros((0, 2), np.float32), np.full((160, 2), np.nan, np.float32)])
+def test_a_sound_without_a_level_does_not_change_which_channel_is_the_loudest(odd: npt.NDArray[np.float32]) -> None:
+    selected = used("loudest", Sound(odd, RATE), *[block([0.0, 0.5], seed) for seed in range(5)])
+    assert np.array_equal(selected[:, 0], block([0.0, 0.5], 4).data[:, 1])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tracemalloc
 from collections.abc import Sequence
 from typing import Any
 
@@ -15,6 +16,7 @@ from helpers.field_recordings import START, imu_message, shaking
 from sensebind.fusion.core.encodings import EncodingError
 from sensebind.fusion.core.samples import SECOND, Reading, Sample
 from sensebind.fusion.io.messages import IMU_TYPE
+from sensebind.fusion.io.sensor_messages.imu import MAX_KEPT_READINGS
 from sensebind.fusion.io.sensor_messages.sample_decoder import SampleDecoder
 from sensebind.fusion.io.sensor_options import SensorOptions
 from sensebind.fusion.io.topic_names import imu_half, other_imu_half, other_imu_halves
@@ -247,3 +249,27 @@ def test_a_message_without_a_stamp_stays_without_one_unless_received_stamps_are_
     message = imu_message(0, (0, 0, 9.8), (0, 0, 1))
     assert [s.stamp for s in imu(time_offset=5.0).decode(message, START)] == [0]
     assert [s.stamp for s in imu(stamps="received").decode(message, START)] == [START]
+
+
+@pytest.mark.parametrize("topic", ["/imu/data", GYRO, ACCEL])
+def test_stamps_that_stand_still_do_not_fill_the_memory(topic: str) -> None:
+    """A driver whose clock has stopped: no time passes that would end what is kept. Each message is counted."""
+    decoder, sent, errors = imu(topic), 4 * MAX_KEPT_READINGS, set[str]()
+    whole = imu_message(at(1), (0.0, 0.0, 9.81), (0.1, 0.0, 0.0))
+    half = imu_message(at(1), NOTHING, (0.1, 0.0, 0.0))
+    tracemalloc.start()
+    for number in range(sent):
+        try:
+            if topic == ACCEL:
+                decoder.apply_side_message(half, at(number / 400))
+            else:
+                decoder.decode(half if topic == GYRO else whole, at(number / 400))
+        except EncodingError as error:
+            errors.add(str(error))
+    held, _ = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert held < 500 * MAX_KEPT_READINGS
+    counts = decoder.message_counts()
+    ends = ("decoded", "undecodable", "side_undecodable", "messages_waiting")
+    assert sum(counts[name] for name in ends) == counts["arrived"] + counts["side"] == sent
+    assert not errors if topic == "/imu/data" else len(errors) == 1 and "acceleration" in errors.pop()

@@ -46,6 +46,7 @@ from helpers.sensor_messages import (
     raw_audio,
     sound,
     sound_with_stamp,
+    wave,
 )
 from sensebind.fusion.config.parameters import sensor_options
 from sensebind.fusion.core.encodings import EncodingError
@@ -232,6 +233,17 @@ def test_the_warning_of_a_wrong_sampling_rate_ends_some_time_after_it_is_right()
         seen.append(bool(decoder.active_warnings(arrival)))
     assert seen[99] and not seen[-1] and sum(seen[100:]) < 180
     assert "the sampling rate is said to be 8000 Hz" in decoder.warnings[0]
+
+
+def test_empty_sounds_between_others_cost_no_sound() -> None:
+    """Some drivers send them in silence."""
+    decoder = SampleDecoder(SensorOptions("audio", audio_format=AudioFormat("S16LE", 8000.0, 1)), AUDIO_DATA)
+    found = [
+        decoder.decode(BAG.make(AUDIO_DATA, data=wave()[: 0 if n % 3 else None]), START + n * SECOND // 30)
+        for n in range(90)
+    ]
+    assert [len(samples) for samples in found] == [1] * 90
+    assert not decoder.warnings
 
 
 def test_two_modalities_can_use_one_topic() -> None:
@@ -485,6 +497,15 @@ def test_the_forward_axis_of_a_camera_that_sends_a_region_is_counted_from_its_ed
     assert with_camera_info(Calibration(), info).principal_x is None
     info.k[0] = float("inf")
     assert with_camera_info(Calibration(), info) == Calibration()
+
+
+@pytest.mark.parametrize("wrong", [1e300, float("inf"), float("nan")])
+def test_camera_info_that_no_camera_has_does_not_spoil_the_depth_for_good(wrong: float) -> None:
+    bad, good = camera_info(focal=wrong), camera_info(focal=500.0)
+    bad.p[0], bad.p[3] = 500.0, -wrong
+    good.p[0], good.p[3] = 500.0, -50.0
+    known = with_camera_info(with_camera_info(Calibration(), bad), good)
+    assert (known.focal_length, known.baseline) == (500.0, 0.1)
 
 
 def test_an_image_above_max_pixels_is_an_error_that_names_the_parameter() -> None:
