@@ -181,6 +181,13 @@ def test_bytes_that_are_no_message_are_counted_by_detector_and_bridge() -> None:
             "embedding": (me.publisher(messages.EMBEDDING_TYPE, f"embeddings/{VISION}", EMBEDDING_INPUT_QOS), nodes),
             "event": (me.publisher(messages.EVENT_TYPE, "events", EVENT_INPUT_QOS), ["bridge: clients"]),
         }
+
+        def are_counted(name: str, kind: str) -> bool:
+            """Whether each is refused, or lost: on a busy machine, the next message of a latched topic replaces one."""
+            values = status(diagnostics, name)[2]
+            refused = int(values.get(f"refused.{kind}.malformed", 0))
+            return 0 < refused <= len(MALFORMED) <= refused + int(values.get("lost", 0))
+
         publishers["space"][0].publish(poison.good_space(RosMessageFactory()))
         for publisher, receivers in publishers.values():
             me.wait_for_subscribers(publisher, len(receivers))
@@ -189,10 +196,7 @@ def test_bytes_that_are_no_message_are_counted_by_detector_and_bridge() -> None:
                 me.spin(0.05)
         for kind, (_, receivers) in publishers.items():
             for name in receivers:
-                me.wait_until(
-                    lambda n=name, k=f"refused.{kind}.malformed": status(diagnostics, n)[2].get(k) == "6", 20,
-                    f"the counts of {kind} of {name}",
-                )  # fmt: skip
+                me.wait_until(lambda n=name, k=kind: are_counted(n, k), 20, f"the counts of {kind} of {name}")
         for name, node in nodes.items():
             assert node.is_running
             assert_one_line_of_each_kind(node, status(diagnostics, name)[2])
