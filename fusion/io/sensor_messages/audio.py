@@ -35,6 +35,7 @@ CODING_NAMES = {  # spellings of AudioInfo.coding_format, in lower-case letters
 }
 AUDIO_INFO_WAIT = 3 * SECOND  # ns: sound without a format waits so long for AudioInfo before it is an error
 MAX_WAITING_BYTES = 16 * 2**20  # bytes of sound that wait for AudioInfo
+MAX_WAITING_MESSAGES = 1000  # of them: a clock that stands still ends no wait
 MAX_STAMP_ERROR = SECOND // 4  # ns: a smaller difference of a stamp from the end of the sound before is jitter
 
 
@@ -204,7 +205,8 @@ class AudioMessageDecoder:
         dropped."""
         self._waiting.append((message, received_ns))
         size = sum(len(_bytes_of(waiting)) for waiting, _ in self._waiting)
-        if received_ns - self._waiting[0][1] >= AUDIO_INFO_WAIT or size > MAX_WAITING_BYTES:
+        is_full = size > MAX_WAITING_BYTES or len(self._waiting) > MAX_WAITING_MESSAGES
+        if is_full or received_ns - self._waiting[0][1] >= AUDIO_INFO_WAIT:
             self._waiting.popleft()
             raise EncodingError(self._missing_format())
 

@@ -16,6 +16,7 @@ from helpers.field_recordings import STAMPED_SOUND, START, pieces, sound_message
 from helpers.sensor_messages import AUDIO_DATA, BAG, audio_info
 from sensebind.fusion.core.encodings import EncodingError, decode_pcm, pcm_to_float
 from sensebind.fusion.core.samples import SECOND, Sample, Sound
+from sensebind.fusion.io.sensor_messages.audio import MAX_WAITING_MESSAGES
 from sensebind.fusion.io.sensor_messages.codecs import mp3, opus
 from sensebind.fusion.io.sensor_messages.codecs.opus import OpusStream
 from sensebind.fusion.io.sensor_messages.sample_decoder import SampleDecoder
@@ -179,6 +180,18 @@ def test_a_format_that_never_comes_is_an_error_after_seconds_and_names_where_it_
             assert all(part in str(error) for part in ("AudioInfo", "/mic/info", "audio.sample_rate"))
     assert silent == 30
     assert decoder.finish() == [] and sum(decoder.unused.values()) == 30, "those that still wait are counted"
+
+
+def test_however_long_a_clock_stands_still_a_bounded_number_of_sounds_waits_for_a_format() -> None:
+    decoder, errors = microphone(), 0
+    for _ in range(MAX_WAITING_MESSAGES + 200):
+        try:
+            decoder.decode(sound_message(START, b""), START)
+        except EncodingError:
+            errors += 1
+    counts = decoder.message_counts()
+    assert (errors, counts["messages_waiting"]) == (200, MAX_WAITING_MESSAGES)
+    assert counts["arrived"] == counts["undecodable"] + counts["messages_waiting"]
 
 
 def test_a_wav_file_of_many_channels_in_pieces_keeps_its_channels_and_needs_no_audio_info() -> None:
