@@ -86,6 +86,7 @@ class DetectorNode(ManagedNode):
         self._watchdog = EmbeddingWatchdog(values["fault.update_period"])
         self._backlog = Backlog(self._count_end)
         self._counts: Counter[str] = Counter()
+        self._received: Counter[str] = Counter()  # sensor of the space, or fused → embeddings that were accepted
         # Topic → sequence numbers of its messages.
         self._sequences: defaultdict[str, Iterator[int]] = defaultdict(count)
         self._prompt_detector: PromptDetector | None = None  # of the tracker
@@ -169,6 +170,7 @@ class DetectorNode(ManagedNode):
             self._step(self._assembler.flush())
             self._restart_tracker()  # else a sensor that was removed seems to be unplugged
         self._space = space
+        self._forget_other_sensors(space)
         if self.is_active:
             self._subscribe_to_sensors()
         self._watchdog.longest_hop = space.longest_hop
@@ -178,6 +180,12 @@ class DetectorNode(ManagedNode):
         elif space.encoders != before.encoders or space.sensors != before.sensors:
             self._needs_configuration = True
             self._update_detectors()
+
+    def _forget_other_sensors(self, space: ReceivedSpace) -> None:
+        """Else a publisher of spaces with ever new sensors would fill the memory."""
+        self._watchdog.keep(space.sensors)
+        for source in self._received.keys() - space.sensors.keys() - {FUSED}:
+            del self._received[source]
 
     def _use_space(self, before: ReceivedSpace | None) -> None:
         """Start anew with vectors of the space that was received. `before`: the space until now."""
@@ -306,7 +314,7 @@ class DetectorNode(ManagedNode):
             seconds = embedding.tick / SECOND
             raise RefusedMessage("time", f"the stamp {seconds:.0f} s is more than an hour from those of the others")
         # It is accepted: from here on, it has one end, also if there is an error.
-        self._counts[embedding.source] += 1
+        self._received[embedding.source] += 1
         self._present_modalities.add(embedding.modality)
         self._report_fault(self._watchdog.add(embedding))
         if not self._backlog.hold(now, embedding, message.sequence):
@@ -496,7 +504,7 @@ class DetectorNode(ManagedNode):
             "incomplete_ticks": self._assembler.incomplete_ticks,
             **self._callback_guard.values(self._waiting_embeddings()),
         }
-        values |= dict(sorted(self._counts.items()))
+        values = {**dict(sorted(self._received.items())), **values, **dict(sorted(self._counts.items()))}
         status = diagnostic_status(self.get_fully_qualified_name(), "events", level, message, values)
         self._diagnostics_publisher.publish(diagnostic_array(self, status))
 

@@ -7,7 +7,7 @@ does not have them. They read no clock: the caller passes the time.
 from __future__ import annotations
 
 from collections import Counter, deque
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 
 from sensebind.fusion.core.embeddings import FUSED, Embedding
 from sensebind.fusion.core.events import Event, EventKind, EventPhase, Evidence
@@ -89,6 +89,10 @@ class EmbeddingWatchdog:
         if embedding.modality != FUSED:
             self._windows[embedding.modality, embedding.sensor] = embedding
         return events
+
+    def keep(self, sensors: Collection[str]) -> None:
+        """Forget the windows of all other sensors."""
+        self._windows = {key: last for key, last in self._windows.items() if last.source in sensors}
 
     def jumped_back(self, tick: int) -> None:
         """Forget the windows before a jump of the clock back to `tick` (ns)."""

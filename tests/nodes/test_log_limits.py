@@ -32,6 +32,7 @@ import rclpy
 from rclpy.logging import get_logger
 from rclpy.serialization import serialize_message
 from helpers import poison_messages as poison
+from sensebind.fusion.core.samples import SECOND
 from sensebind.fusion.stream.accounting.topics import MAX_TOPICS
 from sensebind.nodes.detector import DetectorNode
 from sensebind.nodes.support.message_types import RosMessageFactory
@@ -43,15 +44,22 @@ node = DetectorNode()
 node.trigger_configure()
 node.trigger_activate()
 assert node.is_active
+make = RosMessageFactory()
 [subscription] = [own for own in node.subscriptions if own.topic_name == "/embedding_space"]
 with logging_to(get_logger("detector")):
     for number in range(400):
-        message = poison.good_space(RosMessageFactory())
+        message = poison.good_space(make)
         if number >= 200:
             message.id = f"space@{number}"
         message.sensors = message.sensors[: 1 + number % 2]
         message.sensors[0].name = f"own{number}"
         subscription.callback(serialize_message(message), {"publication_sequence_number": number + 1})
+        own = poison.good_embedding(make, tick=poison.START + number * SECOND // 10)
+        own.sensor, own.space = f"own{number}", message.id
+        for topic in node.subscriptions:
+            if topic.topic_name == f"/embeddings/own{number}":
+                topic.callback(serialize_message(own), {"publication_sequence_number": 1})
+assert node._received == {"own399": 1} and len(node._watchdog._windows) == 1
 assert len(node._callback_guard._losses) <= MAX_TOPICS  # it has had a topic for each sensor
 print(node._callback_guard.counts.of("embedding_space")["used.applied"])
 """
