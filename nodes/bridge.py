@@ -8,7 +8,6 @@ from sensebind.nodes.support.startup import exit_on_signal
 
 exit_on_signal("bridge", __name__)  # before the imports below, which take seconds
 
-from collections import Counter
 from collections.abc import Iterable
 from functools import partial
 from typing import Any
@@ -29,6 +28,7 @@ from sensebind.fusion.io.received.spaces import ReceivedSpace, received_space
 from sensebind.fusion.io.topic_names import MAX_SENSORS, RECEIVED_NAME_PATTERN
 from sensebind.fusion.io.wire import encode, topic_for
 from sensebind.fusion.io.zmq_publisher import ZmqPublisher, is_readable_by_others
+from sensebind.fusion.stream.accounting.topics import MAX_TOPICS
 from sensebind.nodes.support.diagnostic_status import diagnostic_array, diagnostic_status
 from sensebind.nodes.support.guards.callbacks import CallbackGuard
 from sensebind.nodes.support.managed_node import ManagedNode, serve
@@ -58,8 +58,8 @@ class BridgeNode(ManagedNode):
         options = options_with_values(BridgeNodeOptions(), values)
         self._space: ReceivedSpace | None = None  # the newest one
         self._callback_guard = CallbackGuard(self)
-        # Topic of ZeroMQ → messages so far, which is the sequence number of the next one.
-        self._sent: Counter[bytes] = Counter()
+        # Topic of ZeroMQ → messages so far, which is the sequence number of the next one; the newest topic last.
+        self._sent: dict[bytes, int] = {}
         for name in (messages.EVENT_TYPE, messages.EMBEDDING_TYPE, messages.EMBEDDING_SPACE_TYPE):
             message_type(name)  # fails here if it is not installed
         self._robot = self.get_namespace().strip("/")
@@ -154,8 +154,11 @@ class BridgeNode(ManagedNode):
         end = "dropped.inactive"  # cleaned up since this message arrived
         if self._publisher is not None:
             wire_topic = topic_for(item)
-            is_queued = self._publisher.send(*encode(item, self._sent[wire_topic], encoder, self._robot))
-            self._sent[wire_topic] += 1
+            sequence = self._sent.pop(wire_topic, 0)
+            is_queued = self._publisher.send(*encode(item, sequence, encoder, self._robot))
+            self._sent[wire_topic] = sequence + 1
+            if len(self._sent) > MAX_TOPICS:  # others may publish ever new ones: the one that was silent longest
+                del self._sent[next(iter(self._sent))]
             end = "used.forwarded" if is_queued else "dropped.queue_full"
         self._callback_guard.counts.of(topic)[end] += 1
 
