@@ -15,6 +15,7 @@ from array import array
 from collections.abc import Callable, Mapping
 from typing import Any
 
+import numpy as np
 import rclpy
 from rclpy.qos import qos_profile_sensor_data
 
@@ -41,7 +42,8 @@ def message_of(sample: Sample) -> tuple[Any, Callable[[int], None]]:
             setattr(message, name, getattr(sample.data, name))
         message.data = array("B", sample.data.data.tobytes())
     elif isinstance(sample.data, Sound):
-        message.audio.data = array("B", sample.data.data.astype("<i2").tobytes())
+        with np.errstate(invalid="ignore"):  # NaN, of a poisoned sound, becomes any number
+            message.audio.data = array("B", sample.data.data.astype("<i2").tobytes())
     else:
         for vector, values in (
             (message.linear_acceleration, sample.data.values[:3]),

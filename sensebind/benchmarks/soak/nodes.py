@@ -38,6 +38,7 @@ from sensebind.replay.progress import progress
 NODES = ("embedder", "detector", "bridge")
 STARTUP_TIMEOUT = 90.0  # s for all processes to find each other
 SETTLE_TIMEOUT = 30.0  # s after the run until the counts of all nodes stay the same
+SETTLING_COUNTS = ("arrived", "lost", "windows", "embedded", "ticks")  # of the sensors and of the detector
 LOG_LINES = 20  # the last ones of a node that ended
 
 
@@ -75,6 +76,7 @@ class SoakNodes:
 
     def __init__(self, values: Mapping[str, Any], folder: Path, environment: Mapping[str, str]) -> None:
         self._modalities = tuple(values["modalities"])
+        self._wire_topics = (*(f"embedding/{m}" for m in (*self._modalities, FUSED)), "event")
         self._folder, self._environment = folder, environment
         detector = {"prompts": {label: list(phrases) for label, phrases in PROMPTS.items()}}
         own = {"embedder": dict(values), "detector": detector, "bridge": {"address": "tcp://127.0.0.1:*"}}
@@ -152,22 +154,19 @@ class SoakNodes:
             raise ProcessError("the sensors did not end in time")
         sent = json.loads(publisher.stdout.read())
         self._settle(observer)
-        topics = [f"embedding/{m}" for m in (*self._modalities, FUSED)] + ["event"]
-        drained(fast, sum(observer.count("clients", topic) for topic in topics), DRAIN)
+        drained(fast, sum(observer.count("clients", topic) for topic in self._wire_topics), DRAIN)
         plan.note_reader(slow)
         logs = [f"{name}: {self._end_of_log(name)}" for name in ended]
         found = {
             "processes": watch.summary(),
             "ended": "; ".join(logs) or "none",
-            **self._accounting(observer, sent, topics, fast, slow),
+            **self._accounting(observer, sent, fast, slow),
         }
         return plan, start, found
 
-    def _accounting(
-        self, observer: Observer, sent: Mapping[str, int], topics: list[str], fast: Reader, slow: Reader
-    ) -> dict[str, Any]:
+    def _accounting(self, observer: Observer, sent: Mapping[str, int], fast: Reader, slow: Reader) -> dict[str, Any]:
         count = observer.count
-        published = sum(count("clients", topic) for topic in topics)
+        published = sum(count("clients", topic) for topic in self._wire_topics)
         arrivals = {
             m: {name: count(m, name) for name in ("arrived", "undecodable", "lost", "earlier")}
             for m in self._modalities
@@ -227,13 +226,13 @@ class SoakNodes:
 
     def _settle(self, observer: Observer) -> None:
         """Receive statuses until the counts stay the same for three seconds, at most `SETTLE_TIMEOUT`."""
-        names = (*self._modalities, "clients")
+        names = (*self._modalities, "events", "clients")
         before: Any = None
         since, deadline = time.monotonic(), time.monotonic() + SETTLE_TIMEOUT
         while time.monotonic() < min(deadline, since + 3.0):
             rclpy.spin_once(observer, timeout_sec=0.05)
-            counts = ("arrived", "lost", "windows", "embedded", *(f"embedding/{m}" for m in self._modalities))
-            if (found := [observer.count(name, count) for name in names for count in counts]) != before:
+            found = [observer.count(name, count) for name in names for count in (*SETTLING_COUNTS, *self._wire_topics)]
+            if found != before:
                 before, since = found, time.monotonic()
 
     def _end_of_log(self, name: str) -> str:
