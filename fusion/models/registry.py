@@ -7,12 +7,11 @@ of the space. Its object is a factory with the signature of `core.space.SpaceFac
 
 from __future__ import annotations
 
-import ctypes
 from collections.abc import Iterable, Sequence
-from contextlib import suppress
 from dataclasses import dataclass
 from importlib.metadata import entry_points
 
+from sensebind.fusion.core.freed_memory import return_freed_memory
 from sensebind.fusion.core.parameters import Options, parameter
 from sensebind.fusion.core.space import Space, SpaceError, SpaceFactory, validate_space
 from sensebind.fusion.models.precision import AUTO_DTYPE, DTYPE_NAMES
@@ -78,15 +77,8 @@ def load_space(
     device, requested = resolve_device(device), None if modalities is None else list(modalities)
     hub = load_without_spokes(name, modalities=requested, device=device, weights=weights, dtype=dtype)
     space = bind_spokes(with_rendering(hub, requested), spokes, requested, device, load_source=load_space)
-    _return_freed_memory()
+    return_freed_memory()  # that was needed only while loading: 45 MB of the starter space
     return space
-
-
-def _return_freed_memory() -> None:
-    """Return the memory that was needed only while loading to the system: 45 MB of the starter space. glibc keeps it
-    otherwise; other C libraries have no such function."""
-    with suppress(OSError, AttributeError):
-        ctypes.CDLL(None).malloc_trim(0)
 
 
 def load_without_spokes(

@@ -18,6 +18,7 @@ from rclpy.node import Node
 from rclpy.signals import SignalHandlerOptions
 
 from sensebind.fusion.config import build
+from sensebind.fusion.core.freed_memory import freed_memory_returned
 from sensebind.fusion.stream.scheduler import Scheduler
 from sensebind.nodes.robots.link import Command, WorkerEnd, WorkerSetup, open_worker_end
 from sensebind.nodes.robots.robot_nodes import make_robot_node, set_clock
@@ -105,4 +106,5 @@ class RobotWorker:
 def main(arguments: Sequence[str]) -> int:
     """Run the process. `arguments`: see `open_worker_end`."""
     logging.captureWarnings(True)
-    return RobotWorker(open_worker_end(arguments)).run()
+    with freed_memory_returned():
+        return RobotWorker(open_worker_end(arguments)).run()

@@ -24,6 +24,7 @@ from rclpy.signals import SignalHandlerOptions
 
 from sensebind.fusion.config.files import check_parameter_file
 from sensebind.fusion.core.errors import SensebindError, is_of_a_file, printable
+from sensebind.fusion.core.freed_memory import freed_memory_returned
 from sensebind.nodes.support.guards.executor import GuardedExecutor
 from sensebind.nodes.support.parameter_files import parameter_files, with_source_file
 from sensebind.nodes.support.transport import remove_shared_memory
@@ -287,7 +288,7 @@ def run_node(
                     with interruptible():
                         node = make()
                     logger = node.get_logger()
-                    with logging_to(logger):
+                    with logging_to(logger), freed_memory_returned():
                         serve(node, stop)
                 if node is not None:
                     wait_for_acknowledgements(finish(node) or ())
