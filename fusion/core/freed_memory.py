@@ -11,7 +11,7 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 
-RETURN_PERIOD = 30.0  # s; the memory of a camera comes back to what is used within it
+RETURN_PERIOD = 5.0  # s; in 30 s, an embedder of cameras uses most of what was given back again
 
 
 def return_freed_memory() -> None:
