@@ -59,7 +59,8 @@ def measure(args: argparse.Namespace, bench: RealtimeBenchmark | None = None) ->
         "p99_ms_first_half": seen.first_half,
         "p99_ms": p99,
         "bound_ms": bound,
-        "unaccounted": unaccounted,
+        "unaccounted_by_kind": unaccounted,
+        "unaccounted": sum(unaccounted.values()),
         "held_bounds": not any(unaccounted.values()) and all(value <= bound for value in p99.values()),
         **result,
     }

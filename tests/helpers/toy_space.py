@@ -25,7 +25,8 @@ class ToySpace(Space):
     dimension = 16
     licence = "Apache-2.0"
     trained_windows = {
-        **dict.fromkeys((VISION, DEPTH, THERMAL), TrainedWindow(0.5, 1)),
+        VISION: TrainedWindow(0.5, 1),
+        **dict.fromkeys((DEPTH, THERMAL), TrainedWindow(0.25, 1)),
         AUDIO: TrainedWindow(1.0),
         IMU: TrainedWindow(2.0),
     }
