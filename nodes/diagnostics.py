@@ -6,7 +6,7 @@ import math
 import re
 import threading
 import time
-from collections import defaultdict, deque
+from collections import deque
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from types import MappingProxyType
@@ -26,6 +26,7 @@ from sensebind.fusion.stream.stamp_warnings import clock_text, stamp_warnings
 from sensebind.fusion.stream.statistics import SAMPLE_DROPS, WINDOW_DROPS, SensorStatistics
 from sensebind.nodes.subscriptions import SensorSubscriptions
 from sensebind.nodes.support.diagnostic_status import diagnostic_status
+from sensebind.nodes.support.guards.log_limit import LogLimit
 
 OK, WARN, ERROR, STALE = (
     DiagnosticStatus.OK,
@@ -47,7 +48,6 @@ MAX_LOSS_RATIO = 0.05  # fraction of a topic's messages; a larger loss is a warn
 MAX_LOGGED_ERRORS = 1000  # kinds of errors that are remembered, so that each is logged once
 MAX_ERROR_LENGTH = 1000  # characters
 VARIABLE_PARTS = re.compile(r"'[^']*'|[-+]?[0-9][0-9.]*")  # of an error: what it quotes, and numbers
-LOG_LIMIT, LOG_PERIOD = 20, 60.0  # errors of one sensor that are logged in so many seconds
 STEP_STATUSES = 30  # statuses that name a step of a clock
 
 
@@ -77,8 +77,7 @@ class Diagnostics:
         self._errors: dict[str, str] = {}  # sensor → the newest message
         self._unreported: set[str] = set()  # sensors whose newest message is in no status yet
         self._logged_errors: dict[tuple[str, str], None] = {}  # the newest (sensor, kind), in order
-        # Sensor → `time.monotonic()` of its newest lines in the log.
-        self._log_times: defaultdict[str, deque[float]] = defaultdict(lambda: deque(maxlen=LOG_LIMIT))
+        self._log_limit = LogLimit()  # of each sensor
         self._fusion_timeout = float(values.get("fusion_timeout", StreamOptions().fusion_timeout))  # s
         # Sensor → stamp (ns) of the newest step of its clock, and the number of statuses since.
         self._newest_steps: dict[str, tuple[int, int]] = {}
@@ -96,11 +95,7 @@ class Diagnostics:
             self._logged_errors[sensor, kind] = None
             if len(self._logged_errors) > MAX_LOGGED_ERRORS:
                 del self._logged_errors[next(iter(self._logged_errors))]
-            times = self._log_times[sensor]
-            if not first or (len(times) == LOG_LIMIT and now - times[0] < LOG_PERIOD):
-                return False
-            times.append(now)
-        return True
+            return first and self._log_limit.allows(sensor, now)
 
     def statuses(
         self, sensors: SensorSubscriptions, period: float = 1.0, problems: Mapping[str, str] = MappingProxyType({})

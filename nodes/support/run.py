@@ -9,7 +9,7 @@ import signal
 import sys
 import threading
 import time
-from collections import Counter, defaultdict, deque
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from queue import Empty, SimpleQueue
@@ -26,13 +26,13 @@ from sensebind.fusion.config.files import check_parameter_file
 from sensebind.fusion.core.errors import SensebindError, is_of_a_file, printable
 from sensebind.fusion.core.freed_memory import freed_memory_returned
 from sensebind.nodes.support.guards.executor import GuardedExecutor
+from sensebind.nodes.support.guards.log_limit import LogLimit
 from sensebind.nodes.support.parameter_files import parameter_files, with_source_file
 from sensebind.nodes.support.transport import remove_shared_memory
 
 N = TypeVar("N", bound=Node)
 ACKNOWLEDGEMENT_TIMEOUT = 1.0  # s in which the last messages of a node may reach its subscribers
 MAX_LINE_LENGTH = 2000  # characters of a line in the log
-LOG_LIMIT, LOG_PERIOD = 20, 60.0  # records of one place in the code that are logged in so many seconds
 # s in which a process ends after its first signal, or is ended with status 1: 10 s after it, launch would kill it.
 EXIT_TIMEOUT = 9.0
 EXIT_STEP = 0.1  # s
@@ -220,23 +220,20 @@ def has_acknowledgements(publisher: Publisher, timeout: Duration) -> bool:
 class RosLogHandler(logging.Handler):
     """Passes records of Python's logging to a logger of ROS: then they have a time, a level and the node's name, and
     are on /rosout. They may come from any thread. What fails at each window, or changes with each message, cannot fill
-    the log: of one place in the code, at most `LOG_LIMIT` records are logged in `LOG_PERIOD`."""
+    the log: each place in the code has a `LogLimit`."""
 
     def __init__(self, logger: Any) -> None:
         super().__init__(logging.INFO)
         self._logger = logger
-        # Place in the code → `time.monotonic()` of its newest lines, and how many records were left out since the last.
-        self._times: defaultdict[tuple[str, int], deque[float]] = defaultdict(lambda: deque(maxlen=LOG_LIMIT))
-        self._left_out: Counter[tuple[str, int]] = Counter()
+        self._limit = LogLimit()
+        self._left_out: Counter[tuple[str, int]] = Counter()  # place in the code → records left out since its last line
 
     def emit(self, record: logging.LogRecord) -> None:
         with suppress(Exception):  # as all handlers: a message must not end the program
-            place, now = (record.name, record.lineno), time.monotonic()
-            times = self._times[place]
-            if len(times) == LOG_LIMIT and now - times[0] < LOG_PERIOD:
+            place = record.name, record.lineno
+            if not self._limit.allows(place, time.monotonic()):
                 self._left_out[place] += 1
                 return
-            times.append(now)
             text = printable(record.getMessage(), MAX_LINE_LENGTH)  # it may quote a message or a file
             if left_out := self._left_out.pop(place, 0):
                 text += f"; {left_out} of this kind were not logged"

@@ -19,7 +19,8 @@ from sensebind.fusion.core.samples import SECOND
 from sensebind.fusion.stream.accounting.identity import MESSAGE_COUNTERS, unaccounted
 from sensebind.fusion.stream.clocks.steps import CommonStep
 from sensebind.fusion.stream.statistics import SensorStatistics
-from sensebind.nodes.diagnostics import LOG_LIMIT, MAX_ERROR_LENGTH, MAX_LOGGED_ERRORS, STEP_STATUSES, Diagnostics
+from sensebind.nodes.diagnostics import MAX_ERROR_LENGTH, MAX_LOGGED_ERRORS, STEP_STATUSES, Diagnostics
+from sensebind.nodes.support.guards.log_limit import LOG_LIMIT
 
 
 class FakePipeline:
