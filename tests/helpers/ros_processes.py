@@ -57,6 +57,14 @@ def ros_environment(*packages: str, **extra: str) -> dict[str, str]:
     return {**result, "PYTHONPATH": os.pathsep.join(paths), "OMP_NUM_THREADS": "1", "PYTHONUNBUFFERED": "1", **extra}
 
 
+def run_ros_program(program: str) -> subprocess.CompletedProcess[str]:
+    """Run Python code to its end, with the messages of this package and the helpers of the tests."""
+    environment = ros_environment("sensebind_msgs")
+    environment["PYTHONPATH"] += f"{os.pathsep}{ROOT / 'tests'}"
+    command = [sys.executable, "-c", program]
+    return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=60 * PATIENCE, check=False)
+
+
 class Executable:
     """A process and the lines of its output, both streams together. `send` writes a line to its input."""
 

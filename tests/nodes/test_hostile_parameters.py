@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import math
-import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 
-from helpers.ros_processes import PATIENCE, Executable, peer, ros_environment, running
+from helpers.ros_processes import Executable, peer, ros_environment, run_ros_program, running
 from helpers.ros_services import NodeServices
 from sensebind.fusion.config.files import check_parameter_file, files_with
 from sensebind.fusion.core.errors import ConfigError
@@ -136,13 +135,6 @@ assert node.configuration_error is not None
 
 
 def test_a_file_name_that_no_file_can_have_is_an_error_in_one_line() -> None:
-    run = subprocess.run(
-        [sys.executable, "-c", LONG_NAMES],
-        env=ros_environment("sensebind_msgs"),
-        capture_output=True,
-        text=True,
-        timeout=60 * PATIENCE,
-        check=False,
-    )
+    run = run_ros_program(LONG_NAMES)
     assert run.returncode == 0 and "Traceback" not in run.stderr, run.stderr[-3000:]
     assert len([line for line in run.stderr.splitlines() if "File name too long" in line]) == 2, run.stderr[-3000:]

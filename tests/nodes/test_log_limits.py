@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import logging
-import subprocess
-import sys
 
 import pytest
 from rclpy.logging import get_logger
 
-from helpers.paths import ROOT
-from helpers.ros_processes import PATIENCE, ros_environment
-from sensebind.nodes.support.run import LOG_LIMIT, logging_to
+from helpers.ros_processes import run_ros_program
+from sensebind.nodes.support.guards.log_limit import LOG_LIMIT
+from sensebind.nodes.support.run import logging_to
 
 
 def test_a_place_in_the_code_that_logs_with_each_message_leaves_the_log_to_the_others(
@@ -66,16 +64,7 @@ print(node._callback_guard.counts.of("embedding_space")["used.applied"])
 
 
 def test_a_publisher_of_ever_other_spaces_and_sensors_fills_neither_the_log_nor_the_memory_of_the_detector() -> None:
-    environment = ros_environment("sensebind_msgs")
-    environment["PYTHONPATH"] += f":{ROOT / 'tests'}"
-    run = subprocess.run(
-        [sys.executable, "-c", SPACES],
-        env=environment,
-        capture_output=True,
-        text=True,
-        timeout=60 * PATIENCE,
-        check=False,
-    )
+    run = run_ros_program(SPACES)
     assert run.returncode == 0 and run.stdout.split()[-1] == "400", run.stderr[-3000:]
     assert "event tracking starts again" in run.stderr and "'no_such_sensor'" in run.stderr
     assert len(run.stderr.splitlines()) < 3 * LOG_LIMIT, run.stderr[-3000:]

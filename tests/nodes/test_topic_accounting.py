@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
 from collections import Counter
 
 import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from helpers.paths import ROOT
-from helpers.ros_processes import PATIENCE, ros_environment
+from helpers.ros_processes import run_ros_program
 from sensebind.fusion.core.embeddings import FUSED, Embedding
 from sensebind.fusion.core.samples import SECOND
 from sensebind.fusion.stream.accounting.topics import MAX_TOPICS, OTHER_TOPICS, TopicCounts, topic_accounts
@@ -198,16 +195,7 @@ print(json.dumps(ends()))
 
 
 def test_in_nodes_with_poison_stalls_jumps_and_failing_detectors_each_message_has_one_end() -> None:
-    environment = ros_environment("sensebind_msgs")
-    environment["PYTHONPATH"] += f":{ROOT / 'tests'}"
-    run = subprocess.run(
-        [sys.executable, "-c", NODES],
-        env=environment,
-        capture_output=True,
-        text=True,
-        timeout=60 * PATIENCE,
-        check=False,
-    )
+    run = run_ros_program(NODES)
     assert run.returncode == 0, run.stderr[-3000:]
     ends = {node: {name for name, n in counts.items() if n} for node, counts in json.loads(run.stdout).items()}
     causes = ("late", "replaced", "alone", "after_stall", "other_space", "failed", "not_ready")
