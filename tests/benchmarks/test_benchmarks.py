@@ -159,6 +159,17 @@ def test_growth_is_the_least_squares_slope() -> None:
     )
 
 
+def test_memory_of_a_process_is_counted_without_shared_memory_and_shared_memory_by_its_size() -> None:
+    before = resources.process_resources()
+    block = np.frombuffer(mmap.mmap(-1, 320_000_000), np.uint8)  # shared memory, none of it resident yet
+    mapped = resources.process_resources()
+    block[:] = 1
+    used = resources.process_resources()
+    assert mapped["shared_mb"] == used["shared_mb"] == pytest.approx(before["shared_mb"] + 305.2, abs=0.1)
+    assert used["rss_mb"] > before["rss_mb"] + 150 and used["private_mb"] < before["private_mb"] + 50
+    assert all(math.isnan(value) for value in resources.process_resources(2**22 + 1).values())
+
+
 def test_open_files_and_memory_of_a_process_are_counted(tmp_path: Path) -> None:
     before = resources.process_resources()
     files = [(tmp_path / str(i)).open("w") for i in range(5)]

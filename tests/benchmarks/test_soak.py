@@ -63,6 +63,13 @@ def test_growth_and_noise_are_distinguished(values: np.ndarray, tolerance: float
     assert flatness.judged(list(HALF_AN_HOUR), list(values), tolerance)["flat"] is flat
 
 
+def test_what_is_not_judged_does_not_decide() -> None:
+    grows = flatness.judged(list(HALF_AN_HOUR), list(HALF_AN_HOUR), None)
+    stays = flatness.judged(list(HALF_AN_HOUR), [7.0] * len(HALF_AN_HOUR), 0.0)
+    assert grows["slope_per_hour"] == 3600 and flatness.is_flat({"bridge": {"rss_mb": grows, "files": stays}})
+    assert not flatness.is_flat({"bridge": {"files": flatness.judged(list(HALF_AN_HOUR), list(HALF_AN_HOUR))}})
+
+
 @pytest.mark.parametrize("others", [ROBOT_FAULTS, NODE_FAULTS])
 def test_each_period_has_one_fault_and_the_same_seed_gives_the_same(others: tuple[str, ...]) -> None:
     start = 10 * SECOND
@@ -138,7 +145,7 @@ def test_bench_soak_accounts_for_everything_while_faults_come_and_go(monkeypatch
     assert result["offered_windows_per_s"] > 1.9 * result["carried_windows_per_s"]
     assert result["fast_reader"]["received"] + sum(result["fast_reader"].values()) > result["published"] > 0
     for process in ("robots", "fast reader"):
-        assert set(result["processes"][process]) == {"rss_mb", "threads", "files"}
+        assert set(result["processes"][process]) == set(flatness.TOLERANCES)
     assert result["passed"] is (result["flat"] and not result["not_recovered"])
 
 

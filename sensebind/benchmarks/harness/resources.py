@@ -86,19 +86,41 @@ def least_squares_slope(times: Sequence[float], values: Sequence[float]) -> floa
     return float(x @ (np.asarray(values, float) - np.mean(values)) / max(float(x @ x), 1e-12))
 
 
+# How the names of shared memory begin in /proc/PID/maps; other shared mappings are files.
+SHARED_MEMORY = ("/dev/shm/", "/dev/zero", "/memfd:", "/SYSV")
+
+
 def process_resources(pid: int | None = None) -> dict[str, float]:
-    """Resources of a process (None: this one): resident memory in MB, threads, open files. NaN if it has ended."""
+    """Resources of a process (None: this one), memory in MB; NaN if it has ended.
+
+    `rss_mb`: resident memory. `private_mb`: that without shared memory. `shared_mb`: the size of the shared memory that
+    is mapped, resident or not: pages of it become resident when they are first used, so it is what they can reach.
+    """
     folder = Path("/proc") / ("self" if pid is None else str(pid))
     status = {line.split(":")[0]: line.split() for line in read_lines(str(folder / "status"))}
     try:
         files: float = len(os.listdir(folder / "fd"))
     except OSError:
         files = math.nan
+    rss, shared = (int(status[name][1]) if name in status else math.nan for name in ("VmRSS", "RssShmem"))
     return {
-        "rss_mb": round(int(status["VmRSS"][1]) / 1024, 2) if "VmRSS" in status else math.nan,
+        "rss_mb": round(rss / 1024, 2),
+        "private_mb": round((rss - shared) / 1024, 2),
+        "shared_mb": round(_mapped_shared_memory(folder) / 2**20, 2) if status else math.nan,
         "threads": int(status["Threads"][1]) if "Threads" in status else math.nan,
         "files": files,
     }
+
+
+def _mapped_shared_memory(folder: Path) -> int:
+    """The size of the shared memory that a process has mapped, in bytes; 0 if it has ended."""
+    size = 0
+    for line in read_lines(str(folder / "maps")):  # START-END PERMISSIONS OFFSET DEVICE INODE PATH
+        fields = line.split(maxsplit=5)
+        if len(fields) == 6 and fields[1].endswith("s") and fields[5].startswith(SHARED_MEMORY):
+            start, end = (int(address, 16) for address in fields[0].split("-"))
+            size += end - start
+    return size
 
 
 def gpu_usage(device: str) -> dict[str, float]:

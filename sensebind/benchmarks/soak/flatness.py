@@ -20,11 +20,16 @@ from sensebind.benchmarks.harness.resources import PeriodicSampler, process_reso
 WARM_UP = 0.2  # fraction of the run that is not judged
 BLOCKS = 30
 Z95 = 1.96  # quantile of the normal distribution for a two-sided interval of 95 %
-TOLERANCES: Mapping[str, float] = {"rss_mb": 0.01, "threads": 0.0, "files": 0.0}  # fraction of the first value
+MEMORY_TOLERANCE = 0.01  # fraction of the first value
+# Resource → that fraction; None: not judged. Pages of shared memory become resident one by one, up to its size.
+TOLERANCES: Mapping[str, float | None] = {
+    "rss_mb": None, "private_mb": MEMORY_TOLERANCE, "shared_mb": MEMORY_TOLERANCE, "threads": 0.0, "files": 0.0,
+}  # fmt: skip
 RULE = (
     "flat: the 95 % interval of the slope includes 0 or is below it, or the growth at this slope over the judged time "
-    f"is at most {100 * TOLERANCES['rss_mb']:g} % of the first value (memory only); the first {100 * WARM_UP:g} % of "
-    "the run are not judged"
+    f"is at most {100 * MEMORY_TOLERANCE:g} % of the first value (memory only); the first {100 * WARM_UP:g} % of "
+    "the run are not judged. Resident memory (rss_mb) is judged in two parts: without shared memory (private_mb), and "
+    "the size of the shared memory (shared_mb)"
 )
 
 
@@ -41,25 +46,27 @@ def theil_sen(times: Sequence[float], values: Sequence[float]) -> tuple[float, f
     return float(np.median(slopes)), float(slopes[max(0, low)]), float(slopes[min(count - 1, high)])
 
 
-def judged(times: Sequence[float], values: Sequence[float], tolerance: float = 0.0) -> dict[str, Any]:
+def judged(times: Sequence[float], values: Sequence[float], tolerance: float | None = 0.0) -> dict[str, Any]:
     """Figures of one resource. `times` in s since the start of the run, the same number as `values`. `tolerance`: see
-    `TOLERANCES`. `flat` is False without two values."""
+    `TOLERANCES`; with None there is no `flat`. `flat` is False without two values."""
     kept = [(t, v) for t, v in zip(times, values, strict=True) if math.isfinite(v)]
     kept = kept[int(WARM_UP * len(kept)) :]
     if len(kept) < 2:
-        return {"first": math.nan, "last": math.nan, "flat": False}
+        return {"first": math.nan, "last": math.nan} | ({} if tolerance is None else {"flat": False})
     x, y = (np.array(column, float) for column in zip(*kept, strict=True))
     slope, low, high = theil_sen(_block_medians(x), _block_medians(y))
     growth = slope * (x[-1] - x[0])
-    return {
+    figures = {
         "first": float(y[0]),
         "last": float(y[-1]),
         "max": float(y.max()),
         "slope_per_hour": round(3600 * slope, 3),
         "low_per_hour": round(3600 * low, 3),
         "high_per_hour": round(3600 * high, 3),
-        "flat": bool(low <= 0 or growth <= tolerance * abs(y[0])),
     }
+    if tolerance is None:
+        return figures
+    return figures | {"flat": bool(low <= 0 or growth <= tolerance * abs(y[0]))}
 
 
 def _block_medians(values: npt.NDArray[np.float64]) -> list[float]:
@@ -94,5 +101,5 @@ class ProcessWatch(PeriodicSampler):
 
 
 def is_flat(summary: Mapping[str, Mapping[str, Any]]) -> bool:
-    """Whether all resources of all processes of a `ProcessWatch.summary` are flat."""
-    return all(figures["flat"] for resources in summary.values() for figures in resources.values())
+    """Whether all judged resources of all processes of a `ProcessWatch.summary` are flat."""
+    return all(figures.get("flat", True) for resources in summary.values() for figures in resources.values())
