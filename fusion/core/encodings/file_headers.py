@@ -77,8 +77,8 @@ def pixel_bytes(image: UInt8Array) -> int:
 
 
 def _jpeg_2000_size(data: memoryview) -> tuple[int, int]:
-    """ISO/IEC 15444-1: the sizes in the segment SIZ at the begin of the codestream, which has a box of its own; (0, 0) for
-    more components than colours and transparency."""
+    """ISO/IEC 15444-1: the sizes in the segment SIZ at the begin of the codestream, which has a box of its own; (0, 0)
+    for more components than colours and transparency."""
     at = 0
     while at + 16 <= len(data):
         length, kind = struct.unpack_from(">I4s", data, at)
