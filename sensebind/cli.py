@@ -62,7 +62,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         if not is_expected(error):
             raise
         with suppress(OSError):  # the log of stderr may be on the disk that is full
-            print(f"sensebind{name}: {printable(error)}{missing_package_hint(error)}", file=sys.stderr)
+            print(f"sensebind{name}: {printable(error, MAX_LOG_LENGTH)}{missing_package_hint(error)}", file=sys.stderr)
         return 2
 
 
