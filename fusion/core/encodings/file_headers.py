@@ -141,7 +141,7 @@ WIDTH, HEIGHT, BITS, CHANNELS = 256, 257, 258, 277  # tags of TIFF
 def _tiff_header(data: memoryview) -> tuple[int, int, int]:
     """TIFF 6.0: width, height, and the bytes of a pixel by the first directory; all 0 if one of its tags is of another
     kind, in which libtiff would read other numbers. Raises `struct.error`."""
-    order = "<" if data[:1] == b"I" else ">"
+    order = "<" if bytes(data[:1]) == b"I" else ">"
     (at,) = struct.unpack_from(order + "I", data, 4)
     (count,) = struct.unpack_from(order + "H", data, at)
     found = {BITS: 1, CHANNELS: 1}

@@ -36,7 +36,7 @@ def decode_rvl(frame: Frame) -> npt.NDArray[np.uint16]:
     words = frame.data[at : at + used].reshape(-1, 4)[:, ::-1]
     nibbles = np.stack([words >> 4, words & 15], axis=2).reshape(-1)
     values = _rvl_numbers(nibbles)
-    numbers, pixels = memoryview(values), columns * rows
+    numbers, pixels = values.data, columns * rows
     runs = array("q")  # of pixels with a reading: the first pixel, how many, and the place of the first difference
     pixel = place = 0
     while pixel < pixels and place + 2 <= len(numbers):
