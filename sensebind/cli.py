@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import logging
 import sys
 from collections.abc import Sequence
 from contextlib import suppress
@@ -16,6 +17,16 @@ COMMANDS = (
     "demo", "replay", "topics", "embed", "align", "evaluate", "calibrate", "simulate", "bench", "weights", "keys",
     "doctor",
 )  # fmt: skip
+
+
+MAX_LOG_LENGTH = 4000  # characters of one line of the log
+
+
+class LogFormatter(logging.Formatter):
+    """One line for each record, which may quote a file: names in a recording may have newlines and any length."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        return printable(record.getMessage(), MAX_LOG_LENGTH)
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -36,6 +47,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, TextIOWrapper):  # a name or sign that the terminal cannot show is no error
             stream.reconfigure(errors="backslashreplace")
+    if logging.lastResort is not None:  # it writes the log of a program that sets up none
+        logging.lastResort.setFormatter(LogFormatter())
     try:
         args = build_parser().parse_args(argv)
         name = f" {args.command}"
@@ -49,7 +62,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         if not is_expected(error):
             raise
         with suppress(OSError):  # the log of stderr may be on the disk that is full
-            print(f"sensebind{name}: {printable(error)}{missing_package_hint(error)}", file=sys.stderr)
+            print(f"sensebind{name}: {printable(error, MAX_LOG_LENGTH)}{missing_package_hint(error)}", file=sys.stderr)
         return 2
 
 

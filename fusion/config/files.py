@@ -7,6 +7,7 @@ import re
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from contextlib import suppress
 from importlib.resources import files
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -109,9 +110,11 @@ def lost_sections(path: str | Path, node: str, namespace: str | None, *, as_ros:
 
 def _matches(section: str, full_name: str) -> bool:
     """Whether ROS applies a section to the node with this full name. `/*` stands for one level, `/**` for any."""
+    levels = ["", *section.strip("/").split("/")]
+    # A row of `**` is one: the time for a pattern of hundreds of them has no end.
+    parts = [part for before, part in pairwise(levels) if not before == part == "**"]
     pattern = "".join(
-        r"(/\w+)*" if part == "**" else r"/\w+" if part == "*" else "/" + re.escape(part)
-        for part in section.strip("/").split("/")
+        r"(/\w+)*" if part == "**" else r"/\w+" if part == "*" else "/" + re.escape(part) for part in parts
     )
     return re.fullmatch(pattern, full_name) is not None
 

@@ -66,8 +66,8 @@ def run(args: argparse.Namespace) -> int:
     from sensebind.simulation.survey import FIRST_HELD_OUT_SEED, survey_scenario
 
     if args.survey is not None:
-        if args.survey < 1:
-            raise scenario.ScenarioError(f"a survey needs at least one object, not {args.survey}")
+        if not 1 <= args.survey <= scenario.MAX_EVENTS:
+            raise scenario.ScenarioError(f"a survey has 1 to {scenario.MAX_EVENTS} objects, not {args.survey}")
         camera = ThermalCamera()
         if args.thermal_camera:  # another type of camera: other palette, noise, blur and resolution
             camera = ThermalCamera(args.thermal_camera, noise=0.3, blur=1.2, size=(80, 60))

@@ -16,7 +16,7 @@ from sensebind.fusion.inference.engine import Failure
 from sensebind.fusion.io.messages import IMU_TYPE, stamp_to_ns
 from sensebind.fusion.io.recordings import Recording
 from sensebind.fusion.io.sensor_messages.audio import AUDIO_INFO_TYPE, AUDIO_INFO_WAIT
-from sensebind.fusion.io.sensor_messages.sample_decoder import SampleDecoder, data_topic
+from sensebind.fusion.io.sensor_messages.sample_decoder import MESSAGE_FIELD_ERRORS, SampleDecoder, data_topic
 from sensebind.fusion.io.sensor_options import RECEIVED_STAMPS, SensorOptions
 from sensebind.fusion.io.topic_names import bare_name, imu_half, other_imu_half, other_imu_halves
 from sensebind.fusion.io.topic_selection import TopicSelection
@@ -260,7 +260,10 @@ class SampleReader:
         for topic, _, received, message in self._recording.peek(list(sensors)):
             start = received if start is None else start
             header = getattr(message, "header", None)
-            stamp = 0 if header is None else stamp_to_ns(header.stamp)
+            try:
+                stamp = 0 if header is None else stamp_to_ns(header.stamp)
+            except MESSAGE_FIELD_ERRORS:  # the message is refused when it is decoded
+                stamp = 0
             if stamp and topic in missing:
                 missing.remove(topic)
                 for sensor in sensors[topic]:

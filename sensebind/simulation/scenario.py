@@ -27,7 +27,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import fields
 from difflib import get_close_matches
 from importlib.resources import files
@@ -35,14 +35,14 @@ from itertools import takewhile
 from pathlib import Path
 from typing import Any
 
-import cv2
 import numpy as np
 import numpy.typing as npt
 import soxr
 
-from sensebind.fusion.core.documents import DocumentError, read_yaml
+from sensebind.fusion.core.documents import DocumentError, read_bytes, read_yaml
+from sensebind.fusion.core.encodings import EncodingError, decode_photograph
 from sensebind.fusion.core.errors import SensebindError, printable
-from sensebind.fusion.io.sensor_files import FileError, read_sound_file
+from sensebind.fusion.io.sensor_files import MAX_IMAGE_BYTES, FileError, read_sound_file
 from sensebind.simulation import rooms
 from sensebind.simulation.catalogue import CATALOGUE
 from sensebind.simulation.messages import AUDIO_SAMPLE_RATE
@@ -138,17 +138,16 @@ def parse_scenario(
     ground = _choice(content.get("ground", "carpet"), tuple(GROUNDS), f"{name}: ground")
     noise = np.random.default_rng([seed, 23])
     events: list[SimulatedEvent] = []
-    for entry in _list(content, "events", name):
-        events += _parse_events(entry, f"{name}: events", length, noise, events, True, folder)
-    for entry in _list(content, "distractors", name):
-        events += _parse_events(entry, f"{name}: distractors", length, noise, events, False, folder)
+    for key in ("events", "distractors"):
+        for entry in _list(content, key, name):
+            events += _parse_events(entry, f"{name}: {key}", length, noise, events, key == "events", folder)
+            _check_count(events, name)
     if "clips" in content:
         events += _parse_clips(content["clips"], name, length, noise, folder)
+        _check_count(events, name)
     faults = tuple(_parse_fault(entry, f"{name}: faults", length) for entry in _list(content, "faults", name))
     places = _list(content, "places", name) or [0.0]
     starts = [_number({"places": start}, "places", name, 0.0, 36_000.0, 0.0) for start in places]
-    if len(events) > MAX_EVENTS:
-        raise ScenarioError(f"{name}: it has {len(events)} events, at most {MAX_EVENTS}: shorten it, or lower 'rate'")
     return SimulatedScenario(
         until, tuple((start, ground) for start in starts if start < until),
         tuple(e for e in events if e.onset < until), seed, tuple(f for f in faults if f.onset < until),
@@ -185,14 +184,7 @@ def _parse_events(
         count = int(noise.poisson(_number(entry, "rate", where, 0.0, 60.0, 1.0) * length / 60))
         if count > MAX_RANDOM_EVENTS:
             raise ScenarioError(f"{where}: 'rate' gives {count} events, at most {MAX_RANDOM_EVENTS}: lower it")
-        onsets = []
-        for _ in range(50 * count):
-            onset = float(noise.uniform(3.0, max(3.1, length - duration)))
-            occupied = [(e.onset, e.offset) for e in others] + [(o, o + duration) for o in onsets]
-            if len(onsets) < count and all(
-                onset > b + MIN_EVENT_GAP or onset + duration < a - MIN_EVENT_GAP for a, b in occupied
-            ):
-                onsets.append(onset)
+        onsets = _random_onsets(count, duration, length, noise, others)
     ahead = _number(entry, "ahead", where, 0.6, 6.0, float(noise.uniform(1.4, 2.2)))
     aside = _number(entry, "aside", where, -2.0, 2.0, float(noise.uniform(-0.4, 0.4)))
     label = str(entry.get("label", kind))
@@ -219,6 +211,31 @@ def _parse_events(
     ]
 
 
+def _check_count(events: Sequence[SimulatedEvent], name: str) -> None:
+    """Raises `ScenarioError` for more events than a scenario may have."""
+    if len(events) > MAX_EVENTS:
+        raise ScenarioError(f"{name}: it has more than {MAX_EVENTS} events: shorten it, or lower 'rate'")
+
+
+def _random_onsets(
+    count: int, duration: float, length: float, noise: np.random.Generator, others: Sequence[SimulatedEvent]
+) -> list[float]:
+    """Random onsets (s) of up to `count` events of `duration` s, apart from each other and from the `others`."""
+    onsets: list[float] = []
+    begins, ends = np.full((2, len(others) + count), np.inf)
+    begins[: len(others)] = [event.onset for event in others]
+    ends[: len(others)] = [event.offset for event in others]
+    used = len(others)
+    for onset in noise.uniform(3.0, max(3.1, length - duration), 50 * count):
+        after, before = onset > ends[:used] + MIN_EVENT_GAP, onset + duration < begins[:used] - MIN_EVENT_GAP
+        if (after | before).all():
+            onsets.append(float(onset))
+            begins[used], ends[used], used = onset, onset + duration, used + 1
+            if len(onsets) == count:
+                break
+    return onsets
+
+
 def _load_photograph(value: Any, where: str, kind: str, folder: Path) -> npt.NDArray[np.uint8]:
     """Read RGB uint8 (H, W, 3) from a file in the scenario's folder or from an image of scikit-image. Raises
     `ScenarioError`."""
@@ -230,10 +247,12 @@ def _load_photograph(value: Any, where: str, kind: str, folder: Path) -> npt.NDA
             path = rooms.scikit_image_path(Path(str(value)).name)
         except ImportError:
             raise ScenarioError(f"{where}: no photograph '{path}', and scikit-image is not installed") from None
-    image = cv2.imread(str(path), cv2.IMREAD_COLOR_RGB) if path.is_file() else None
-    if image is None:
+    if not path.is_file():
         raise ScenarioError(f"{where}: photograph '{value}' is not an image in '{folder}' or of scikit-image")
-    return np.asarray(image, np.uint8)
+    try:
+        return decode_photograph(np.frombuffer(read_bytes(path, MAX_IMAGE_BYTES), np.uint8))
+    except (OSError, DocumentError, EncodingError) as error:
+        raise ScenarioError(f"{where}: photograph '{value}': {error}") from error
 
 
 def _path_of(value: Any, where: str, folder: Path) -> Path:
@@ -275,6 +294,7 @@ def _parse_clips(
         if at + len(sound) / AUDIO_SAMPLE_RATE > length - 1:
             return found
         label = path.parent.name.partition(" - ")[2] or path.parent.name
+        _check_count(found, name)
         snr = _number(entry, "snr", f"{name}: clips", -30.0, 80.0, 10.0)
         found.append(
             SimulatedEvent(

@@ -370,6 +370,14 @@ def test_the_more_specific_section_takes_precedence_in_its_namespace(
     assert Settings.read(file).embedder["imu.hop"] == 0.1, "a number, as in ROS"
 
 
+def test_a_section_of_hundreds_of_wildcards_is_read_at_once(tmp_path: Path) -> None:
+    """As a pattern, it would be tried in more ways than can be counted."""
+    file = tmp_path / "wildcards.yaml"
+    file.write_text(f"? '{'**/' * 2000}detector'\n: {{ros__parameters: {{a: 1}}}}\n? '{'**/' * 2000}x'\n: {{}}\n")
+    assert read_parameter_file(file, "detector") == {"a": 1}
+    assert lost_sections(file, "detector", "/robot1") == []
+
+
 def test_a_section_that_would_be_dropped_in_silence_gives_a_warning_with_the_remedy(tmp_path: Path) -> None:
     file = tmp_path / "robots.yaml"
     file.write_text("detectr: {ros__parameters: {a: 1}}\nnav: {camera: {ros__parameters: {a: 1}}}")

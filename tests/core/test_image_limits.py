@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import struct
+import tracemalloc
+import zlib
 from collections.abc import Callable
 
 import cv2
@@ -145,6 +147,85 @@ def test_an_image_of_one_row_is_refused_or_embedded_within_the_size_of_the_input
         imagebind_tensor(row)
     with pytest.raises(ValueError, match="narrow"):
         depth_inputs.imagebind_tensor(np.ones((1, 60_000), np.float32))
+
+
+def tiff_of(side: int, channels: int, bits: int, kind: int) -> bytes:
+    """A TIFF file of so many pixels a side, whose rows are all the same bytes. `kind`: of the numbers of its size: 4
+    has 32 bits, 16 has 64 bits, which are at another place in the file."""
+    row = zlib.compress(bytes(side * channels * bits // 8))
+    tags = (256, 257, 258, 259, 262, 273, 277, 278, 279)
+    values = dict(zip(tags, (side, side, bits, 8, 1, 0, channels, 1, len(row)), strict=True))
+    begin, entries, more = 8 + 2 + 12 * len(tags) + 4, b"", b""
+    for tag in tags:
+        one = struct.pack("<Q" if kind == 16 and tag < 258 else "<I", values[tag])
+        count = side if tag in (273, 279) else channels if tag == 258 else 1
+        own = one * count if tag != 258 else one[:2] * count
+        entries += struct.pack("<HHI", tag, {258: 3}.get(tag, kind if tag < 258 else 4), count)
+        entries += own.ljust(4, b"\0") if len(own) <= 4 else struct.pack("<I", begin + len(more))
+        more += own if len(own) > 4 else b""
+    return b"II*\0" + struct.pack("<IH", 8, len(tags)) + entries + bytes(4) + more + row
+
+
+def scans(count: int) -> bytes:
+    """A progressive JPEG of 2000 pixels a side with so many more scans."""
+    found, data = cv2.imencode(".jpg", np.zeros((2000, 2000), np.uint8), [cv2.IMWRITE_JPEG_PROGRESSIVE, 1])
+    assert found
+    first, second = (data.tobytes().index(b"\xff\xda", at) for at in (0, data.tobytes().index(b"\xff\xda") + 2))
+    return data.tobytes()[:second] + data.tobytes()[first:second] * count + data.tobytes()[second:]
+
+
+def png_of(bits: int, colours: int) -> bytes:
+    """The begin of a PNG file of 9999 pixels a side."""
+    head = struct.pack(">IIBBBBB", 9999, 9999, bits, colours, 0, 0, 0)
+    return b"\x89PNG\r\n\x1a\n" + struct.pack(">I", 13) + b"IHDR" + head + bytes(100_000)
+
+
+def jpeg_2000(components: int) -> bytes:
+    """A file with the small size of another codestream before its own, which is large."""
+    own, other = (
+        b"\xff\x4f\xff\x51" + struct.pack(">HHIIIIIIIIH", 41, 0, side, side, 0, 0, side, side, 0, 0, components)
+        for side in (16 if components > 3 else HUGE, 16)
+    )
+    start = b"\0\0\0\x0cjP  \r\n\x87\n"
+    return start + struct.pack(">I4s", 8 + len(other), b"free") + other + struct.pack(">I4s", 0, b"jp2c") + own
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        *(tiff_of(*own) for own in ((9000, 1, 64, 4), (9000, 4, 32, 4), (9000, 4, 16, 4), (9000, 1, 32, 16))),
+        *(png_of(*own) for own in ((16, 6), (16, 2))),
+        *(jpeg_2000(components) for components in (3, 5, 16384)),
+        scans(1000),
+    ],
+)
+def test_a_file_whose_pixels_or_scans_take_too_much_reaches_no_decoder(data: bytes, decoded: list[int]) -> None:
+    """With the pixels alone, 76 kB of TIFF took 1.4 GB, and 150 kB of JPEG a minute."""
+    frame = Frame(np.frombuffer(data, np.uint8), "", compressed=True)
+    for decode in (decode_rgb, decode_depth):
+        with pytest.raises(EncodingError, match=r"limit is 400 MB|does not declare|declares|scans"):
+            decode(frame)
+    assert not decoded
+
+
+def test_files_of_usual_kinds_are_still_decoded() -> None:
+    for ending, kind in ((".tiff", np.uint8), (".tiff", np.uint16), (".jp2", np.uint8), (".jpg", np.uint8)):
+        data = file_bytes(ending, np.full((40, 50, 3), 100, kind))
+        assert decode_rgb(Frame(np.frombuffer(data, np.uint8), "", compressed=True)).shape == (40, 50, 3)
+    assert decode_rgb(Frame(np.frombuffer(scans(20), np.uint8), "", compressed=True)).shape == (2000, 2000, 3)
+    depth = file_bytes(".tiff", np.ones((40, 50), np.float32))
+    assert decode_depth(Frame(np.frombuffer(depth, np.uint8), "", compressed=True)).max() == 1
+
+
+def test_a_long_message_of_rvl_takes_work_for_the_pixels_that_it_declares() -> None:
+    """Each byte of the rest would be two numbers, of 100 bytes of memory: 100 MB took minutes."""
+    data = np.frombuffer(bytes(12) + struct.pack("<ii", 64, 48) + bytes(4_000_000), np.uint8)
+    tracemalloc.start()
+    with pytest.raises(EncodingError, match="cut off or damaged"):
+        decode_depth(Frame(data, "16UC1; compressedDepth rvl", compressed=True))
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 8_000_000
 
 
 def test_a_depth_image_without_a_reading_has_an_input_of_zeros() -> None:

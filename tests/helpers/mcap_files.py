@@ -28,6 +28,7 @@ class McapFileWriter:
 
     `chunk_messages`: messages in a chunk; 0: no chunks. `has_end`: whether the file has a footer; with chunks, also an
     index. `compression` of the chunks: empty or lz4. `message_index`: whether the messages of each chunk are indexed.
+    `index_copies`: how often the index names each chunk, and counts its messages.
     """
 
     def __init__(
@@ -39,7 +40,9 @@ class McapFileWriter:
         has_end: bool = True,
         compression: str = "",
         message_index: bool = True,
+        index_copies: int = 1,
     ) -> None:
+        self._index_copies = index_copies
         self._message_index = message_index
         self._path, self._chunk_messages, self._has_end, self._compression = path, chunk_messages, has_end, compression
         self._file = bytearray()
@@ -62,7 +65,8 @@ class McapFileWriter:
             self._file += _record(15, struct.pack("<I", 0))
             summary = len(self._file) if self._chunk_messages else 0
             if summary:
-                self._file += self._descriptions + self._indexes + _record(11, self._statistics())
+                indexes = self._indexes * self._index_copies
+                self._file += self._descriptions + indexes + _record(11, self._statistics())
             self._file += _record(2, struct.pack("<QQI", summary, 0, 0)) + MAGIC
         self._path.write_bytes(self._file)
 
@@ -106,7 +110,8 @@ class McapFileWriter:
         self._chunk, self._chunk_count = [], self._chunk_count + 1
 
     def _statistics(self) -> bytes:
-        counts = b"".join(struct.pack("<HQ", number, count) for number, count in self._counts.items())
-        channels = len(self._counts)
-        numbers = len(self._stamps), channels, channels, 0, 0, self._chunk_count, min(self._stamps), max(self._stamps)
-        return struct.pack("<QHIIIIQQ", *numbers) + _text(counts)
+        copies, channels = self._index_copies, len(self._counts)
+        counts = b"".join(struct.pack("<HQ", number, copies * count) for number, count in self._counts.items())
+        messages, chunks = copies * len(self._stamps), copies * self._chunk_count
+        times = min(self._stamps), max(self._stamps)
+        return struct.pack("<QHIIIIQQ", messages, channels, channels, 0, 0, chunks, *times) + _text(counts)

@@ -124,6 +124,18 @@ def test_a_spoke_with_numbers_that_are_not_finite_is_refused(tmp_path: Path) -> 
         spoke.read_state(tmp_path / "nan.safetensors")
 
 
+@pytest.mark.parametrize(("kind", "bits"), [("F4", 4), ("F4", 8), ("C64", 64), ("F6_E2M3", 6)])
+def test_numbers_of_a_type_that_is_only_stored_are_refused(tmp_path: Path, kind: str, bits: int) -> None:
+    path, size = tmp_path / "odd.safetensors", bits
+    head = json.dumps({"a": {"dtype": kind, "shape": [8], "data_offsets": [0, size]}}).encode()
+    path.write_bytes(len(head).to_bytes(8, "little") + head + bytes(size))
+    with pytest.raises(SpaceError, match=r"odd\.safetensors"):
+        spoke.read_state(path)
+    if kind != "C64":  # which the check of entries names
+        with pytest.raises(SpaceError, match=r"odd\.safetensors"):
+            weights.read_tensors(path)
+
+
 def calibration() -> tuple[dict[str, np.ndarray], dict[str, Any]]:
     """Tensors and description of a calibration with one classifier."""
     tensors = {

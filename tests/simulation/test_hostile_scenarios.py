@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import time
+from itertools import pairwise
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pytest
 import soundfile
@@ -90,3 +93,36 @@ def test_a_sound_file_of_hours_is_refused_before_it_is_read(tmp_path: Path) -> N
     path.write_text("duration: 60\nclips: {folder: .}")
     with pytest.raises(ScenarioError, match=r"dog/long.flac' is longer than 10 minutes"):
         read_scenario(path)
+
+
+def test_many_events_at_random_times_are_refused_before_their_times_are_searched(tmp_path: Path) -> None:
+    """Each of 20 such lines took longer than the ones before it: minutes together."""
+    path = tmp_path / "scenario.yaml"
+    path.write_text("duration: 36000\nevents:\n" + "- {type: knock, rate: 0.5, for: 0.05}\n" * 40)
+    began = time.process_time()
+    with pytest.raises(ScenarioError, match="more than 5000 events"):
+        read_scenario(path)
+    assert time.process_time() - began < 20
+    path.write_text("duration: 60\nevents:\n" + "- {type: knock, rate: 10, for: 1}\n" * 2)
+    spans = sorted((event.onset, event.offset) for event in read_scenario(path).events)
+    assert len(spans) > 5 and all(after[0] - before[1] > 1.0 for before, after in pairwise(spans))
+
+
+def test_a_photograph_is_checked_before_it_is_decoded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of 30,000 pixels a side, in a few hundred bytes."""
+    data = bytearray(cv2.imencode(".jpg", np.zeros((16, 16, 3), np.uint8))[1].tobytes())
+    at = data.find(b"\xff\xc0")
+    data[at + 5 : at + 9] = (30_000).to_bytes(2, "big") * 2
+    (tmp_path / "huge.jpg").write_bytes(data)
+    path = tmp_path / "scenario.yaml"
+    path.write_text("events: [{type: picture, at: 1, photograph: huge.jpg}]")
+    for name in ("imread", "imdecode"):
+        monkeypatch.setattr(cv2, name, lambda *given: pytest.fail("it reached the decoder"))
+    with pytest.raises(ScenarioError, match=r"photograph 'huge.jpg'.*30000 × 30000"):
+        read_scenario(path)
+
+
+def test_a_survey_has_a_largest_size(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for number in ("0", "5001", "1" + "0" * 23):
+        assert main(["simulate", "--survey", number, "-o", str(tmp_path / "bag")]) == 2
+        assert "a survey has 1 to 5000 objects" in capsys.readouterr().err

@@ -54,19 +54,46 @@ def _header_size(start: bytes, data: memoryview) -> tuple[int, int]:
     elif start[:4] == b"RIFF" and start[8:12] == b"WEBP":
         width, height = _webp_size(start)
     elif start[:8] == b"\0\0\0\x0cjP  ":
-        width, height = _jpeg_2000_size(bytes(data[:65536]))
+        width, height = _jpeg_2000_size(data)
     elif start[:4] in (b"II*\0", b"MM\0*"):
-        return _tiff_size(data, "<" if start[:1] == b"I" else ">")
+        width, height, _ = _tiff_header(data)
     return width, height
 
 
-def _jpeg_2000_size(start: bytes) -> tuple[int, int]:
-    """ISO/IEC 15444-1: the sizes in the segment SIZ of the codestream, which is decoded."""
-    at = start.find(b"\xff\x4f\xff\x51")
-    if at < 0:
-        return 0, 0
-    right, bottom, left, top = struct.unpack_from(">IIII", start, at + 8)
-    return right - left, bottom - top
+def pixel_bytes(image: UInt8Array) -> int:
+    """The bytes of a pixel of a PNG or TIFF file, by its header; 3, as of colours of 8 bits, for other files."""
+    data = np.ascontiguousarray(image).data
+    start = bytes(data[:64])
+    try:
+        if start[:8] == PNG_SIGNATURE:
+            _, _, bits, _ = png_header(start)
+            channels = {0: 1, 4: 2, 6: 4}.get(start[25], 3)
+            return channels * max(bits, 8) // 8
+        if start[:4] in (b"II*\0", b"MM\0*"):
+            return _tiff_header(data)[2]
+    except struct.error:
+        pass
+    return 3
+
+
+def _jpeg_2000_size(data: memoryview) -> tuple[int, int]:
+    """ISO/IEC 15444-1: the sizes in the segment SIZ at the begin of the codestream, which has a box of its own; (0, 0)
+    for more components than colours and transparency."""
+    at = 0
+    while at + 16 <= len(data):
+        length, kind = struct.unpack_from(">I4s", data, at)
+        head = 16 if length == 1 else 8
+        length = struct.unpack_from(">Q", data, at + 8)[0] if length == 1 else length
+        if kind == b"jp2c":
+            codestream = at + head
+            marker, right, bottom, left, top = struct.unpack_from(">4s4xIIII", data, codestream)
+            (components,) = struct.unpack_from(">H", data, codestream + 40)
+            is_usual = marker == b"\xff\x4f\xff\x51" and components <= 4
+            return (right - left, bottom - top) if is_usual else (0, 0)
+        if length < head:
+            break
+        at += length
+    return 0, 0
 
 
 def jpeg_header(data: memoryview) -> tuple[int, int, int]:
@@ -107,14 +134,25 @@ def _webp_size(start: bytes) -> tuple[int, int]:
     return 0, 0
 
 
-def _tiff_size(data: memoryview, order: str) -> tuple[int, int]:
-    """TIFF 6.0: the tags 256 (width) and 257 (height) of the first directory, of 16 or 32 bits."""
+TIFF_KINDS = {3: "H", 4: "I"}  # numbers of 16 and 32 bits
+WIDTH, HEIGHT, BITS, CHANNELS = 256, 257, 258, 277  # tags of TIFF
+
+
+def _tiff_header(data: memoryview) -> tuple[int, int, int]:
+    """TIFF 6.0: width, height, and the bytes of a pixel by the first directory; all 0 if one of its tags is of another
+    kind, in which libtiff would read other numbers. Raises `struct.error`."""
+    order = "<" if bytes(data[:1]) == b"I" else ">"
     (at,) = struct.unpack_from(order + "I", data, 4)
     (count,) = struct.unpack_from(order + "H", data, at)
-    found = dict[int, int]()
-    for entry in range(count):
-        tag, kind = struct.unpack_from(order + "HH", data, at + 2 + 12 * entry)
-        if tag in (256, 257):
-            (size,) = struct.unpack_from(order + ("H" if kind == 3 else "I"), data, at + 10 + 12 * entry)
-            found[tag] = max(found.get(tag, 0), size)
-    return found.get(256, 0), found.get(257, 0)
+    found = {BITS: 1, CHANNELS: 1}
+    for place in range(at + 2, at + 2 + 12 * count, 12):
+        tag, kind, numbers = struct.unpack_from(order + "HHI", data, place)
+        if tag not in (WIDTH, HEIGHT, BITS, CHANNELS):
+            continue
+        if kind not in TIFF_KINDS or not 1 <= numbers <= (16 if tag == BITS else 1):
+            return 0, 0, 0
+        size = numbers * struct.calcsize(TIFF_KINDS[kind])
+        begin = place + 8 if size <= 4 else struct.unpack_from(order + "I", data, place + 8)[0]
+        values = struct.unpack_from(order + numbers * TIFF_KINDS[kind], data, begin)
+        found[tag] = max(found.get(tag, 0), *values)
+    return found.get(WIDTH, 0), found.get(HEIGHT, 0), found[CHANNELS] * -(-found[BITS] // 8)

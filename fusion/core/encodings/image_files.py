@@ -16,6 +16,7 @@ from sensebind.fusion.core.encodings.file_headers import (
     PNG_SIGNATURE,
     declared_size,
     file_format,
+    pixel_bytes,
 )
 from sensebind.fusion.core.encodings.video_formats import Video, find_video
 from sensebind.fusion.core.samples import Frame
@@ -24,6 +25,10 @@ UInt8Array = npt.NDArray[np.uint8]
 LOOKED_AT = 1000  # first bytes of a message that are looked at to find out what it is
 MAX_GREY_SPREAD = 12  # of the values of a pixel whose colour is grey: JPEG does not keep them equal
 MAX_PIXELS_PER_BYTE = 10_000  # of a compressed image; PNG and JPEG cannot compress more
+MAX_DECODED_BYTES = 400_000_000  # of the pixels of a file, as they are in it; a decoder has up to three copies of them
+# Pixels times the scans of a JPEG file. A decoder goes through all pixels in each scan, at 2.5 ns for each on an old
+# core; a progressive file has about ten.
+MAX_SCANNED_PIXELS = 2_000_000_000
 DENSER_FORMATS = ("WebP", "JPEG 2000")  # a dark image of any size has some hundred bytes
 
 
@@ -82,6 +87,13 @@ def _check_declared_size(frame: Frame) -> None:
     is_too_dense = width * height > MAX_PIXELS_PER_BYTE * frame.data.size and name not in DENSER_FORMATS
     if not is_possible_size(width, height) or is_too_dense:
         raise EncodingError(f"{named(frame)} declares {width} × {height} pixels: it is damaged")
+    if width * height * (size := pixel_bytes(frame.data)) > MAX_DECODED_BYTES:
+        raise EncodingError(
+            f"{named(frame)} declares {width} × {height} pixels of {size} bytes, and the limit is "
+            f"{MAX_DECODED_BYTES / 1e6:.0f} MB: save it with fewer pixels or bits"
+        )
+    if name == "JPEG" and width * height * (scans := frame.data.tobytes().count(b"\xff\xda")) > MAX_SCANNED_PIXELS:
+        raise EncodingError(f"{named(frame)} of {width} × {height} pixels has {scans} scans: it is damaged")
 
 
 def video_in(frame: Frame) -> Video | None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import struct
-from typing import Any
+from array import array
 
 import numpy as np
 import numpy.typing as npt
@@ -13,7 +13,9 @@ from sensebind.fusion.core.encodings.file_headers import COMPRESSED_DEPTH_HEADER
 from sensebind.fusion.core.samples import Frame
 
 UInt8Array = npt.NDArray[np.uint8]
-MAX_RVL_PIXELS = 20_000_000  # of a depth image in RVL, which may describe any number of pixels with a few bytes
+MAX_RVL_PIXELS = 4_000_000  # of a depth image in RVL, which may describe any number of pixels with a few bytes
+# Of an image: a pixel has a difference of 17 bits at most, and before it the lengths of two runs, mostly short ones.
+MAX_NIBBLES_PER_PIXEL, MIN_NIBBLES = 8, 64
 
 
 def decode_rvl(frame: Frame) -> npt.NDArray[np.uint16]:
@@ -30,29 +32,30 @@ def decode_rvl(frame: Frame) -> npt.NDArray[np.uint16]:
     columns, rows = struct.unpack("<ii", frame.data[at - 8 : at].tobytes())
     if not is_possible_size(columns, rows) or columns * rows > MAX_RVL_PIXELS:
         raise EncodingError(f"a '{frame.encoding}' image declares {columns} × {rows} pixels: it is damaged")
-    words = frame.data[at : at + (frame.data.size - at) // 4 * 4].reshape(-1, 4)[:, ::-1]
+    used = min(frame.data.size - at, (MAX_NIBBLES_PER_PIXEL * columns * rows + MIN_NIBBLES) // 2) // 4 * 4
+    words = frame.data[at : at + used].reshape(-1, 4)[:, ::-1]
     nibbles = np.stack([words >> 4, words & 15], axis=2).reshape(-1)
-    numbers = _rvl_numbers(nibbles).tolist() if nibbles.size else []
-    image, places, parts, pixel, place = np.zeros(columns * rows, np.int64), [], list[Any](), 0, 0
-    values = np.asarray(numbers, np.int64)
-    while pixel < image.size and place + 2 <= len(numbers):
+    values = _rvl_numbers(nibbles)
+    numbers, pixels = values.data, columns * rows
+    runs = array("q")  # of pixels with a reading: the first pixel, how many, and the place of the first difference
+    pixel = place = 0
+    while pixel < pixels and place + 2 <= len(numbers):
         pixel += numbers[place]
         count = numbers[place + 1]
         place += 2
-        if pixel + count > image.size or place + count > len(numbers):
+        if pixel + count > pixels or place + count > len(numbers):
             raise EncodingError(f"a '{frame.encoding}' image of {columns} × {rows} pixels is cut off or damaged")
-        places.append((pixel, count))
-        parts.append(values[place : place + count])
+        runs.extend((pixel, count, place))
         pixel, place = pixel + count, place + count
-    if pixel < image.size:
+    if pixel < pixels:
         raise EncodingError(f"a '{frame.encoding}' image of {columns} × {rows} pixels is cut off or damaged")
-    coded = np.concatenate(parts) if parts else np.empty(0, np.int64)
-    readings = np.cumsum((coded >> 1) ^ -(coded & 1))
-    done = 0
-    for pixel, count in places:
-        image[pixel : pixel + count] = readings[done : done + count]
-        done += count
-    return (image & 0xFFFF).astype(np.uint16).reshape(rows, columns)
+    firsts, counts, places = np.frombuffer(runs, np.int64).reshape(-1, 3).T
+    before = np.cumsum(counts) - counts  # readings in the runs before each
+    order = np.arange(int(counts.sum()))
+    coded = values[np.repeat(places - before, counts) + order]
+    image = np.zeros(pixels, np.uint16)
+    image[np.repeat(firsts - before, counts) + order] = np.cumsum((coded >> 1) ^ -(coded & 1)) & 0xFFFF
+    return image.reshape(rows, columns)
 
 
 def _rvl_numbers(nibbles: UInt8Array) -> npt.NDArray[np.int64]:

@@ -13,7 +13,7 @@ from functools import partial
 from itertools import pairwise
 from operator import itemgetter
 from pathlib import Path
-from typing import Any, BinaryIO, NamedTuple
+from typing import Any, NamedTuple
 
 from rosbags.interfaces import MessageDefinition, MessageDefinitionFormat
 
@@ -34,8 +34,16 @@ LAST_TIME = 2**63 - 1
 METADATA = "metadata.yaml"  # of a folder of bag files
 PART_BYTES = 2**20  # of a compressed file that are read, and of its contents that are held, at once
 RUN_BYTES = 4 * 2**20  # messages outside of chunks are read in runs of this size
-# Bytes of a decompressed chunk or message. An image of 100 million pixels has 300 MB, and most chunks have a few.
-MAX_DECOMPRESSED_BYTES = 512 * 2**20
+# Bytes of a decompressed chunk or message. An image of 100 million pixels has 286 MiB, and most chunks have a few. A
+# message is copied out of its chunk, and while it is decoded there are up to three copies of it.
+MAX_DECOMPRESSED_BYTES = 300 * 2**20
+# Bytes of messages that are held until those of other blocks at the same time are read. A file that has its topics one
+# after the other needs a chunk for each.
+MAX_HELD_BYTES = 128 * 2**20
+MESSAGE_BYTES = 200  # of memory that a held message takes besides its data
+# Messages of one block: as many as it has bytes in the file, but never over the second number. A compressed chunk of
+# 12 kB can have four million empty ones.
+MIN_MOST_MESSAGES, MAX_MOST_MESSAGES = 2**16, 2**20
 
 
 class RecordingError(SensebindError):
@@ -139,14 +147,15 @@ class BagFile(ABC):
 
 
 class BlockFile(BagFile):
-    """A file whose messages are in blocks. A subclass sets `channels`, and reads the records of its format.
+    """A file whose messages are in blocks. A subclass sets `channels`, and reads the records of its format. `blocks`:
+    all blocks of the file.
 
-    `file`: the open file, which `close` closes. `blocks`: all blocks of the file.
+    It is opened for each block, because a recording may have more parts than a process may open at once.
     """
 
-    def __init__(self, path: Path, file: BinaryIO, blocks: Sequence[Block], damage: Iterable[str]) -> None:
+    def __init__(self, path: Path, blocks: Sequence[Block], damage: Iterable[str]) -> None:
         super().__init__(path)
-        self._file, self._blocks = file, sorted(blocks, key=lambda block: block.offset)
+        self._blocks = sorted(blocks, key=lambda block: block.offset)
         self._segments: list[list[Block]] | None = None
         self._is_unordered = False  # it was not written in the order of time
         self.damage += damage
@@ -164,10 +173,18 @@ class BlockFile(BagFile):
                 if block.start < stop and block.end >= start and self._may_contain(block, wanted)
             ]
             load = partial(self._load_part, wanted=wanted, start=start, stop=stop)
-            yield from merge_blocks(blocks, load, is_ordered=not self._is_unordered)
+            yield from merge_blocks(blocks, load, is_ordered=not self._is_unordered, on_overflow=self._note_overflow)
 
     def close(self) -> None:
-        self._file.close()
+        """Nothing is open."""
+
+    def _note_overflow(self) -> None:
+        text = (
+            f"over {MAX_HELD_BYTES // 2**20} MiB of the messages of '{self.path.name}' are at the same time in parts "
+            "of the file that are far apart: they are not read in order of time; `mcap sort` writes them in order"
+        )
+        if text not in self.notes:
+            self.notes.append(text)
 
     def _in_segments(self) -> list[list[Block]]:
         """The blocks of each part of the file in which the clock of its recorder only goes forward: all blocks, if the
@@ -242,8 +259,10 @@ class BlockFile(BagFile):
     def _load(self, block: Block, wanted: Mapping[int, Channel], start: int, stop: int) -> list[RawMessage]:
         result: list[RawMessage] = []
         try:
-            self._file.seek(block.offset)
-            problem = self._read_block(self._file.read(block.length), block.is_chunk, wanted, start, stop, result)
+            with self.path.open("rb", buffering=0) as file:
+                file.seek(block.offset)
+                data = file.read(block.length)
+            problem = self._read_block(data, block.is_chunk, wanted, start, stop, result)
         except (DamageError, OSError) as error:
             problem = str(error)
         if problem and not block.is_cut:
@@ -269,10 +288,32 @@ def readable_text(messages: int, first: int, last: int) -> str:
     return f"{messages} messages, {(last - first) / SECOND:.2f} s, are readable"
 
 
+def overlap_in_file(blocks: Iterable[Block]) -> bool:
+    """Whether two blocks have bytes in common: no recorder writes such an index, with which a small file has messages
+    without end."""
+    ordered = sorted(blocks, key=lambda block: block.offset)
+    return any(after.offset < before.offset + before.length for before, after in pairwise(ordered))
+
+
+def most_messages(stored: int) -> int:
+    """The most messages that are read from a block of `stored` bytes in the file."""
+    return min(max(stored, MIN_MOST_MESSAGES), MAX_MOST_MESSAGES)
+
+
+def too_many_messages(most: int) -> DamageError:
+    """The damage of a block with more than `most` messages."""
+    return DamageError(f"it has more than {most:,} messages, the limit for a block of its size")
+
+
 def merge_blocks(
-    blocks: Iterable[Block], load: Callable[[Block], list[RawMessage]], *, is_ordered: bool = True
+    blocks: Iterable[Block],
+    load: Callable[[Block], list[RawMessage]],
+    *,
+    is_ordered: bool = True,
+    on_overflow: Callable[[], None] = lambda: None,
 ) -> Iterator[RawMessage]:
-    """The messages of all blocks in order of log time. Only blocks that overlap in time are held at once.
+    """The messages of all blocks in order of log time. Only blocks that overlap in time are held at once, and of them
+    no more than `MAX_HELD_BYTES`: then `on_overflow` is called, and what is held comes before what follows.
 
     `is_ordered`: the file was written in the order of time: if the log times of its topics go back within a block, the
     clock of the recorder was set back there, and the messages after it follow those before.
@@ -284,6 +325,10 @@ def merge_blocks(
             cut = bisect_left(held, block.start, key=stamp)
             yield from held[:cut]
             del held[:cut]
+        if sum(len(data) + MESSAGE_BYTES for _, _, data in held) > MAX_HELD_BYTES:
+            on_overflow()
+            yield from held
+            held = []
         *before, last = _split_at_set_backs(load(block)) if is_ordered else [load(block)]
         if before:
             yield from held

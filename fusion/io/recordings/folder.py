@@ -95,7 +95,7 @@ def _read_metadata(folder: Path) -> RecordingFiles:
         qos[str(topic["name"])] = topic.get("offered_qos_profiles")
     mode = str(information.get("compression_mode") or "").lower()
     return RecordingFiles(
-        [folder / PurePath(str(name)).name for name in information["relative_file_paths"]],
+        list(dict.fromkeys(folder / PurePath(str(name)).name for name in information["relative_file_paths"])),
         dict(counts),
         qos,
         mode == "message",

@@ -29,6 +29,9 @@ from sensebind.fusion.io.recordings.bag_file import (
     RawMessage,
     RecordingError,
     decompress,
+    most_messages,
+    overlap_in_file,
+    too_many_messages,
 )
 from sensebind.fusion.io.recordings.block_search import BlockSearch
 from sensebind.fusion.io.recordings.qos import is_latched
@@ -67,14 +70,11 @@ class McapFile(BlockFile):
     """An MCAP file. Raises `RecordingError` if nothing of it can be read."""
 
     def __init__(self, path: Path) -> None:
-        file: BinaryIO = path.open("rb")
-        try:
-            status = path.stat()
-            contents = _read_index(file, status.st_size) or _search(path, status.st_size, status.st_mtime_ns)
-        except BaseException:
-            file.close()
-            raise
-        super().__init__(path, file, contents.blocks, contents.damage)
+        status = path.stat()
+        with path.open("rb") as file:
+            contents = _read_index(file, status.st_size)
+        contents = contents or _search(path, status.st_size, status.st_mtime_ns)
+        super().__init__(path, contents.blocks, contents.damage)
         if not contents.is_indexed and not contents.damage:
             self.notes.append(
                 f"'{path.name}' has no index, so its messages were found by reading all of it; it is not damaged"
@@ -98,11 +98,11 @@ class McapFile(BlockFile):
         stop: int,
         result: list[RawMessage],
     ) -> str:
-        problem = ""
+        problem, stored = "", len(data)
         try:
             if is_chunk:
                 data, problem = _chunk_records(data)
-            used = _collect(data, wanted, start, stop, result)
+            used = _collect(data, stored, wanted, start, stop, result)
         except struct.error as error:
             raise DamageError(str(error)) from error
         if used < len(data):
@@ -136,9 +136,12 @@ def _no_definition() -> MessageDefinition:
     return MessageDefinition(MessageDefinitionFormat.NONE, "")
 
 
-def _collect(data: bytes, wanted: Mapping[int, Channel], start: int, stop: int, result: list[RawMessage]) -> int:
-    """Append the messages of the channels `wanted` in `data` (records); return the bytes of whole records."""
-    at, size, unpack = 0, len(data), _MESSAGE.unpack_from
+def _collect(
+    data: bytes, stored: int, wanted: Mapping[int, Channel], start: int, stop: int, result: list[RawMessage]
+) -> int:
+    """Append the messages of the channels `wanted` in `data` (records, which have `stored` bytes in the file); return
+    the bytes of whole records. Raises `DamageError` for more messages than such a block has."""
+    at, size, unpack, most = 0, len(data), _MESSAGE.unpack_from, most_messages(stored)
     head, limit = _MESSAGE.size, len(data) - _MESSAGE.size
     while at <= limit:
         opcode, length, channel, _, stamp, _ = unpack(data, at)
@@ -146,6 +149,8 @@ def _collect(data: bytes, wanted: Mapping[int, Channel], start: int, stop: int, 
         if end > size:
             return at
         if opcode == MESSAGE and channel in wanted and start <= stamp < stop:
+            if len(result) == most:
+                raise too_many_messages(most)
             result.append((stamp, wanted[channel], data[at + head : end]))
         at = end
     while at + 9 <= size:  # records that are shorter than a message can be
@@ -270,7 +275,8 @@ def _parse_summary(data: bytes, contents: _Contents, size: int) -> bool:
     if statistics is None or statistics[1] != len(contents.blocks) or sum(contents.counts.values()) != statistics[0]:
         return False
     indexed = sum(sum(block.counts.values()) for block in contents.blocks)
-    return bool(contents.blocks) and (indexed == statistics[0] or not indexed)
+    is_whole = bool(contents.blocks) and (indexed == statistics[0] or not indexed)
+    return is_whole and not overlap_in_file(contents.blocks)
 
 
 def _indexed_counts(offsets: Mapping[int, int], end: int) -> dict[int, int]:
@@ -375,11 +381,15 @@ class _Search:
             data, problem = _chunk_records(record)
         except (DamageError, struct.error) as error:
             data, problem = b"", str(error)
-        messages = []
+        messages: list[tuple[int, int]] = []
+        most = most_messages(len(record))
         for opcode, start, stop in _records(data):
             if opcode in (SCHEMA, CHANNEL):
                 _add_description(self._contents, opcode, data[start:stop])
             elif opcode == MESSAGE and stop - start >= 22:
                 channel, _, stamp, _ = struct.unpack_from("<HIQQ", data, start)
+                if len(messages) == most:
+                    problem = problem or str(too_many_messages(most))
+                    break
                 messages.append((channel, stamp))
         self._found.add_chunk(at, end, messages, problem, is_cut=is_cut)

@@ -10,12 +10,13 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 from rosbags.convert.converter import is_same_wireformat, migrate_bytes
-from rosbags.interfaces import MessageDefinitionFormat
+from rosbags.interfaces import MessageDefinitionFormat, Nodetype
 from rosbags.serde import SerdeError
-from rosbags.typesys import Stores, get_types_from_idl, get_types_from_msg, get_typestore
+from rosbags.typesys import Stores, get_types_from_msg, get_typestore
 from rosbags.typesys.store import Typestore
 
 from sensebind.fusion.io.recordings.bag_file import ROS1, Channel
+from sensebind.fusion.io.recordings.definitions import parse_definition
 
 LOG = logging.getLogger("sensebind")
 # Second byte of messages (DDS-XTypes, 7.6.2.1.2) → its name, of those that are not read.
@@ -74,23 +75,39 @@ def load_typestore(channel: Channel) -> Typestore | str:
             channel.topic, channel.type, reason,
         )  # fmt: skip
         return known
+    if different := _different_field(types, channel.type):
+        return f"their field '{different}' has another type than in ROS: check which package defines '{channel.type}'"
     return types
+
+
+def _different_field(types: Typestore, type_name: str) -> str:
+    """The first field, by its name, whose kind in `types` is not the kind that this program reads; empty if there is
+    none, or if it does not read the type. Fields that one of the two lacks are left out: definitions get new ones."""
+    if type_name not in typestore().fielddefs:
+        return ""
+    usual = dict(typestore().fielddefs[type_name][1])
+    for name, kind in types.fielddefs[type_name][1]:
+        if name in usual and _kind(kind) != _kind(usual[name]):
+            return name
+        if name in usual and kind[0] == Nodetype.NAME and (inner := _different_field(types, kind[1])):
+            return f"{name}.{inner}"
+    return ""
+
+
+def _kind(kind: Any) -> tuple[bool, str]:
+    """Whether a field is a list, and of what: a text, a number with or without a fraction, or messages of a type."""
+    is_list = kind[0] in (Nodetype.ARRAY, Nodetype.SEQUENCE)
+    inner, name = kind[1][0] if is_list else kind
+    if inner == Nodetype.NAME:
+        return is_list, str(name)
+    return is_list, name[0] if name[0] == "string" else "float" if name[0].startswith("float") else "integer"
 
 
 @lru_cache(maxsize=256)
 def _parsed_types(kind: MessageDefinitionFormat, text: str, type_name: str) -> Typestore:
     """The types of a definition. They are kept, because a recording is often opened more than once."""
-    text = text.replace("\r\n", "\n")
-    if kind is MessageDefinitionFormat.MSG:
-        found = get_types_from_msg(text, type_name)
-    else:  # several IDL files, each after a line of 80 "=" and a line with its name
-        rule = "=" * 80 + "\n"
-        parts = [part.split("\n", 1)[1] for part in text.split(rule)[1:]] if text.startswith(rule) else [text]
-        found = {}
-        for part in parts:
-            found.update(get_types_from_idl(part))
     result = get_typestore(Stores.EMPTY)
-    result.register(found)
+    result.register(parse_definition(kind, text, type_name))
     return result
 
 

@@ -34,6 +34,7 @@ from sensebind.fusion.io.topic_names import bare_name
 LOG = logging.getLogger("sensebind")
 REMEDY = "repair it with `ros2 bag reindex` (db3), `mcap recover` (MCAP) or `rosbag reindex` (ROS 1)"
 END_OF_TIME = 2**63 - 1
+MAX_FIRST_BYTES = 256 * 2**20  # of messages that are held together for a first look at a topic
 MAX_DAMAGE_LENGTH = 1000  # characters of an error that lists what is damaged
 MIN_OVERLAP = SECOND // 4  # ns; parts of a recording overlap by less, if its clock was not set back
 SPAN_STEP = SECOND // 2  # ns that are read message by message in search of the last message of a topic
@@ -132,7 +133,7 @@ class Recording:
             )
         if warn:
             for loss in self.losses:
-                LOG.warning(loss.text)
+                LOG.warning("%s", loss.text)
 
     def __enter__(self) -> Recording:
         return self
@@ -209,7 +210,8 @@ class Recording:
         return self._decoded_messages(topics, is_counted=False)
 
     def first_messages(self, topic: str, count: int) -> list[Any]:
-        """The first `count` messages of a topic. Those that cannot be read are left out, and are not counted."""
+        """The first `count` messages of a topic, fewer if they have more than `MAX_FIRST_BYTES`. Those that cannot be
+        read are left out, and are not counted."""
         return [message for _, message in self._first(topic, count, self._from, self._stop)]
 
     def earliest_message(self, topic: str) -> tuple[int, Any] | None:
@@ -220,6 +222,7 @@ class Recording:
     def _first(self, topic: str, count: int, start: int, stop: int) -> list[tuple[int, Any]]:
         """(log time, message) of the first `count` messages of a topic from `start` to `stop` (ns)."""
         found: list[tuple[int, Any]] = []
+        size = 0
         try:
             main = next((own.type for own in self.topics if own.name == topic), "")
             channels = {f: [c for c in own if c.type == main] for f, own in self._channels_of([topic]).items()}
@@ -227,6 +230,9 @@ class Recording:
                 types = self._typestore_of(channel)
                 if self._is_compressed(data):
                     data = decompress_message(data, self.path.name)
+                size += len(data)
+                if found and size > MAX_FIRST_BYTES:
+                    break
                 if not isinstance(types, str):
                     found.append((stamp, _deserializer(types, channel)(data, channel.type)))
         except Exception as error:  # as in `messages`; a read of the whole topic reports it

@@ -26,6 +26,9 @@ from sensebind.fusion.io.recordings.bag_file import (
     RecordingError,
     decompress,
     message_counts,
+    most_messages,
+    overlap_in_file,
+    too_many_messages,
 )
 from sensebind.fusion.io.recordings.block_search import BlockSearch
 
@@ -43,7 +46,7 @@ class _Record(NamedTuple):
 
     @property
     def opcode(self) -> int:
-        return self.fields.get(b"op", b"\0")[0]
+        return (self.fields.get(b"op") or b"\0")[0]
 
     def number(self, name: bytes, form: str = "<I") -> int:
         """A number of the header. Raises `DamageError`."""
@@ -54,7 +57,7 @@ class _Record(NamedTuple):
 
     @property
     def stamp(self) -> int:
-        """The log time of a message, in ns."""
+        """The log time of a message, in ns. Raises `DamageError`."""
         return _stamp(self.fields.get(b"time", bytes(8)))
 
 
@@ -79,7 +82,7 @@ class Ros1File(BlockFile):
     def __init__(self, path: Path) -> None:
         status = path.stat()
         contents = _contents(path, status.st_size, status.st_mtime_ns)
-        super().__init__(path, path.open("rb"), contents.blocks, contents.damage)
+        super().__init__(path, contents.blocks, contents.damage)
         counts = message_counts(contents.blocks)
         self._add_unknown(counts, contents.connections)
         self.channels = [
@@ -96,11 +99,13 @@ class Ros1File(BlockFile):
         stop: int,
         result: list[RawMessage],
     ) -> str:
-        problem = ""
+        problem, most = "", most_messages(len(data))
         if is_chunk:
             data, problem = _chunk_records(data)
         for connection, stamp, first, end in _messages(data, is_cut=bool(problem)):
             if connection in wanted and start <= stamp < stop:
+                if len(result) == most:
+                    raise too_many_messages(most)
                 result.append((stamp, wanted[connection], data[first:end]))
         return problem
 
@@ -110,6 +115,9 @@ def _definition(text: str) -> MessageDefinition:
 
 
 def _stamp(value: bytes) -> int:
+    """A time in ns. Raises `DamageError`."""
+    if len(value) != _TIME.size:
+        raise DamageError(f"a time has {len(value)} bytes, not {_TIME.size}")
     seconds, nanoseconds = _TIME.unpack(value)
     return int(seconds * SECOND + nanoseconds)
 
@@ -176,14 +184,17 @@ def _messages(data: bytes, *, is_cut: bool) -> Iterator[tuple[int, int, int, int
 
 
 def _header_layout(data: bytes) -> tuple[int, tuple[int, int, int]]:
-    """The length of the header of a message, and where the values of its fields op, conn and time begin in it."""
+    """The length of the header of a message, and where the values of its fields op, conn and time begin in it. The
+    length is -1 if it lacks one of them in its usual size."""
     length, at, places = int.from_bytes(data[:4], "little"), 0, {}
     while at < length:
         size = int.from_bytes(data[4 + at : 8 + at], "little")
-        name = data[8 + at : 8 + at + size].partition(b"=")[0]
-        places[name] = at + 4 + len(name) + 1
+        name, _, value = data[8 + at : 8 + at + size].partition(b"=")
+        places[name, len(value)] = at + 4 + len(name) + 1
         at += 4 + size
-    return length, (places[b"op"], places[b"conn"], places[b"time"])
+    if not places.keys() >= {(b"op", 1), (b"conn", 4), (b"time", 8)}:
+        return -1, (0, 0, 0)
+    return length, (places[b"op", 1], places[b"conn", 4], places[b"time", 8])
 
 
 def _chunk_records(data: bytes) -> tuple[bytes, str]:
@@ -273,6 +284,8 @@ class _Search:
                 raise DamageError("the index points to something that is no chunk")
             first, last = (_stamp(record.fields.get(name, bytes(8))) for name in (b"start_time", b"end_time"))
             blocks.append(Block(first, last, position, chunk.end - position, counts))
+        if overlap_in_file(blocks):
+            raise DamageError("the index names a chunk twice")
         return _Contents(connections, blocks, [])
 
     def by_reading(self, at: int) -> _Contents:
@@ -310,7 +323,7 @@ class _Search:
         self._file.seek(at)
         data = self._file.read(end - at)
         messages: list[tuple[int, int]] = []
-        problem = ""
+        problem, most = "", most_messages(len(data))
         try:
             records, problem = _chunk_records(data)
             for record in _records(records, is_cut=bool(problem)):
@@ -318,6 +331,8 @@ class _Search:
                     described = _connection(record, records[record.start : record.end])
                     self._connections.setdefault(record.number(b"conn"), described)
                 elif record.opcode == MESSAGE:
+                    if len(messages) == most:
+                        raise too_many_messages(most)
                     messages.append((record.number(b"conn"), record.stamp))
         except DamageError as error:
             problem = str(error)

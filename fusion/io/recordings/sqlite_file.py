@@ -18,6 +18,7 @@ from rosbags.typesys.msg import normalize_msgtype
 from sensebind.fusion.io.recordings.bag_file import (
     CDR,
     DEFINITION_FORMATS,
+    MAX_DECOMPRESSED_BYTES,
     MAX_SET_BACKS,
     MIN_SET_BACK,
     BagFile,
@@ -31,8 +32,12 @@ from sensebind.fusion.io.recordings.qos import is_latched
 
 MAGIC = b"SQLite format 3\0"
 LOG_END = "-wal"  # of the name of a write-ahead log
+LIMIT_LENGTH = 0  # SQLite's number of the limit for the bytes of a value
 LOG_MAGIC = (b"\x37\x7f\x06\x82", b"\x37\x7f\x06\x83")
 _DATABASE_ERRORS = (sqlite3.Error, UnicodeDecodeError)
+# A damaged database can have the same page in many places, and rows without end. A row takes some ten operations, and
+# has over five bytes.
+OPERATIONS_PER_BYTE, MIN_OPERATIONS, CHECKED_OPERATIONS = 100, 10**7, 10**6
 
 
 class SqliteFile(BagFile):
@@ -61,7 +66,8 @@ class SqliteFile(BagFile):
                 for first, after in pairwise([-(2**63), *self._set_backs(), 2**63 - 1]):
                     for row in self._select(list(wanted), start, stop, first, after):
                         number, topic, stamp, data = row
-                        yield stamp, wanted[topic], data
+                        if isinstance(stamp, int) and isinstance(data, bytes):  # else the row is damaged
+                            yield stamp, wanted[topic], data
                 return
             except _DATABASE_ERRORS as error:
                 self._find_rows(error)
@@ -70,10 +76,10 @@ class SqliteFile(BagFile):
             if topic not in wanted or (stamp, number) <= last or stamp >= stop:
                 continue
             try:
-                found = self._connection.execute("SELECT data FROM messages WHERE id = ?", (number,)).fetchone()
+                found = self._execute("SELECT data FROM messages WHERE id = ?", (number,)).fetchone()
             except _DATABASE_ERRORS:
                 found = None
-            if found is None:
+            if found is None or not isinstance(found[0], bytes):
                 lost += 1
             else:
                 yield stamp, wanted[topic], found[0]
@@ -96,7 +102,10 @@ class SqliteFile(BagFile):
             )
         uri = f"{self.path.resolve().as_uri()}?{'mode=ro' if self._has_log else 'immutable=1'}"
         connection = sqlite3.connect(uri, uri=True, check_same_thread=False)
+        if hasattr(connection, "setlimit"):  # Python 3.11
+            connection.setlimit(LIMIT_LENGTH, MAX_DECOMPRESSED_BYTES)
         try:
+            connection.execute("PRAGMA trusted_schema = OFF")
             if self._missing_bytes():  # SQLite refuses a file that is too short unless the schema may be repaired
                 connection.execute("PRAGMA writable_schema = ON")
             connection.execute("SELECT count(*) FROM sqlite_master").fetchone()
@@ -111,6 +120,15 @@ class SqliteFile(BagFile):
         if self._has_log:
             self._describe_log()
         return connection
+
+    def _execute(self, statement: str, values: Sequence[int] = ()) -> sqlite3.Cursor:
+        """A statement that ends with an `sqlite3.Error` if it takes more operations than a database of this size has
+        work for."""
+        log = self._log.stat().st_size if self._has_log else 0
+        most = MIN_OPERATIONS + OPERATIONS_PER_BYTE * (self.path.stat().st_size + log)
+        left = iter(range(most // CHECKED_OPERATIONS))
+        self._connection.set_progress_handler(lambda: next(left, None) is None, CHECKED_OPERATIONS)
+        return self._connection.execute(statement, values)
 
     def _describe_log(self) -> None:
         """Describe the log, whose valid part SQLite reads: a log with another head is ignored without an error."""
@@ -127,22 +145,30 @@ class SqliteFile(BagFile):
     def _describe(self) -> None:
         """Find the topics, the counts of their messages and the time range. Raises `RecordingError`."""
         try:
-            tables = {name for (name,) in self._connection.execute("SELECT name FROM sqlite_master WHERE type='table'")}
+            tables = {name for (name,) in self._execute("SELECT name FROM sqlite_master WHERE type='table'")}
             if not {"messages", "topics"} <= tables:
                 raise RecordingError(f"'{self.path.name}' is a database, but not of rosbag2: it lacks its tables")
-            columns = [row[1] for row in self._connection.execute("PRAGMA table_info(topics)")]
+            if any(row[-1] for name in ("messages", "topics") for row in self._execute(f"PRAGMA table_xinfo({name})")):
+                raise RecordingError(f"'{self.path.name}' calculates its messages or topics: no recorder writes that")
+            columns = [row[1] for row in self._execute("PRAGMA table_info(topics)")]
             qos = "offered_qos_profiles" if "offered_qos_profiles" in columns else "''"
             select = f"SELECT id, name, type, serialization_format, {qos} FROM topics"
-            topics = self._connection.execute(select).fetchall()
+            rows = self._execute(select).fetchall()
             definitions = self._definitions() if "message_definitions" in tables else {}
         except _DATABASE_ERRORS as error:
             raise RecordingError(f"the list of topics of '{self.path.name}' is damaged ({error})") from error
+        topics = [row for row in rows if all(isinstance(value, str) for value in row[1:4])]
+        if len(topics) < len(rows):
+            self._add_damage(f"'{self.path.name}': {len(rows) - len(topics)} entries of its list of topics are no text")
         counts: Mapping[int, int] = {}
         try:
             if self._missing_bytes():
                 raise sqlite3.DatabaseError("the file is shorter than the database")
-            found = self._connection.execute("SELECT topic_id, count(*) FROM messages GROUP BY topic_id").fetchall()
-            first, last = self._connection.execute("SELECT min(timestamp), max(timestamp) FROM messages").fetchone()
+            found = self._execute("SELECT topic_id, count(*) FROM messages GROUP BY topic_id").fetchall()
+            span = "SELECT min(timestamp), max(timestamp) FROM messages"
+            first, last = self._execute(span).fetchone()
+            if not (isinstance(first, int) and isinstance(last, int)):  # a damaged row has the first or the last time
+                first, last = self._execute(f"{span} WHERE typeof(timestamp) = 'integer'").fetchone()
             counts, self.start, self.end = dict(found), first or 0, last or 0
         except _DATABASE_ERRORS as error:
             counts = self._find_rows(error)
@@ -160,20 +186,20 @@ class SqliteFile(BagFile):
         select = "SELECT topic_type, encoding, encoded_message_definition FROM message_definitions"
         return {
             name: MessageDefinition(DEFINITION_FORMATS[encoding], text)
-            for name, encoding, text in self._connection.execute(select)
-            if encoding in DEFINITION_FORMATS and text
+            for name, encoding, text in self._execute(select)
+            if encoding in DEFINITION_FORMATS and text and isinstance(text, str)
         }
 
     def _set_backs(self) -> list[int]:
         """The ids of the first rows after the clock of the recorder was set back. Raises `sqlite3.Error`."""
         if self._cuts is None:
             self._cuts, search = [], SetBackSearch()
-            select = "SELECT id, topic_id, timestamp FROM messages ORDER BY id"
+            select = "SELECT id, topic_id, timestamp FROM messages WHERE typeof(timestamp) = 'integer' ORDER BY id"
             smallest = (
                 "SELECT min(step) FROM (SELECT timestamp - lag(timestamp) OVER (ORDER BY id) AS step FROM messages)"
             )
-            if (self._connection.execute(smallest).fetchone()[0] or 0) < -MIN_SET_BACK:
-                rows = self._connection.execute(select)
+            if (self._execute(smallest).fetchone()[0] or 0) < -MIN_SET_BACK:
+                rows = self._execute(select)
                 cuts = [number for number, topic, stamp in rows if search.is_set_back(topic, stamp)]
                 self._cuts = cuts if len(cuts) <= MAX_SET_BACKS else []
         return self._cuts
@@ -184,7 +210,7 @@ class SqliteFile(BagFile):
         """Rows (id, topic, stamp, data) in order of stamp, of those with `first` <= id < `after`."""
         marks, is_part = ",".join("?" * len(topics)), bool(self._cuts)
         return iter(
-            self._connection.execute(
+            self._execute(
                 f"SELECT id, topic_id, timestamp, data FROM messages WHERE topic_id IN ({marks}) AND timestamp >= ? "
                 f"AND timestamp < ? {'AND id >= ? AND id < ? ' if is_part else ''}ORDER BY timestamp, id",
                 (*topics, max(start, -(2**63)), min(stop, 2**63 - 1), *((first, after) if is_part else ())),
@@ -204,7 +230,7 @@ class SqliteFile(BagFile):
         """Find the rows before the damage, in the order in which they were written, and describe it. Topic → count."""
         rows = []
         with suppress(*_DATABASE_ERRORS):
-            for row in self._connection.execute("SELECT timestamp, id, topic_id FROM messages ORDER BY id"):
+            for row in self._execute("SELECT timestamp, id, topic_id FROM messages ORDER BY id"):
                 if not all(isinstance(value, int) for value in row):  # the part of a page that is left reads as NULL
                     break
                 rows.append(row)

@@ -11,6 +11,7 @@ from sensebind.fusion.io.sensor_options import LOUDER_DB, LOUDEST_CHANNEL, MEAN_
 
 LEVEL_TIME_CONSTANT = 1.0  # s of the running level of each channel
 CANCELLED_DB = 20.0  # dB: channels cancel each other if their mean is this much quieter than they are
+BLOCK = 2**17  # samples of each channel whose levels are calculated at a time
 MIN_LEVEL = 1e-4  # root mean square of full scale; quieter sounds show no cancellation
 
 
@@ -52,12 +53,10 @@ class ChannelSelector:
 
     def _update(self, sound: Sound) -> None:
         """Update the running levels, the loudest channel and the warning."""
-        waveform = pcm_to_float(sound.data)
-        if not len(waveform) or not np.isfinite(waveform).all():
+        powers = _powers_of(sound.data)
+        if powers is None:
             return  # it has no level, and NaN would stay in the running levels
-        waveform = waveform.astype(np.float64)  # no square of a float32 is too large
-        powers = np.append((waveform**2).mean(axis=0), (waveform.mean(axis=1) ** 2).mean())
-        share = 1.0 - float(np.exp(-len(waveform) / sound.sample_rate / LEVEL_TIME_CONSTANT))
+        share = 1.0 - float(np.exp(-len(sound.data) / sound.sample_rate / LEVEL_TIME_CONSTANT))
         if self._powers is None or len(self._powers) != len(powers):
             self._powers, self._selected = powers, int(powers[:-1].argmax())
         self._powers = self._powers + share * (powers - self._powers)
@@ -72,6 +71,18 @@ class ChannelSelector:
                 f"than they are, so microphones have opposite polarity; set {self._parameter} to the number of one "
                 "channel"
             )
+
+
+def _powers_of(data: npt.NDArray[np.generic]) -> npt.NDArray[np.float64] | None:
+    """Mean square of each channel of a sound (samples, channels), and of the mean of the channels; None if it is empty
+    or not finite. A file has up to 46 minutes of sound, so it is read in blocks."""
+    sums = np.zeros(data.shape[1] + 1)
+    for start in range(0, len(data), BLOCK):
+        waveform = pcm_to_float(data[start : start + BLOCK]).astype(np.float64)  # no square of a float32 is too large
+        if not np.isfinite(waveform).all():
+            return None
+        sums += np.append((waveform**2).sum(axis=0), (waveform.mean(axis=1) ** 2).sum())
+    return sums / len(data) if len(data) else None
 
 
 def _single(sound: Sound, data: npt.NDArray[np.generic]) -> Sound:

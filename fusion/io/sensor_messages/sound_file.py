@@ -9,6 +9,7 @@ from sensebind.fusion.core.encodings import EncodingError
 from sensebind.fusion.core.samples import Sound
 from sensebind.fusion.io.sensor_options import AudioFormat
 
+MAX_COMPRESSED_BYTES = 4 * 2**20  # of one message: 60 s of MP3 with 320 kbit/s have 2.4 MB
 MAX_MESSAGE_SECONDS = 60.0  # of sound in one message; of Opus, a byte may claim 60 ms
 
 
@@ -18,6 +19,16 @@ def require_duration(seconds: float) -> None:
         raise EncodingError(
             f"a message claims {seconds:.0f} s of sound, more than {MAX_MESSAGE_SECONDS:g} s: it is damaged, or its "
             "rate is wrong: check audio.sample_rate and audio.coding_format, and send shorter messages"
+        )
+
+
+def require_size(size: int, what: str) -> None:
+    """Raises `EncodingError` for more compressed bytes than a message may have: they are searched one by one. `what`:
+    they are."""
+    if size > MAX_COMPRESSED_BYTES:
+        raise EncodingError(
+            f"{what} of {size:,} bytes is longer than {MAX_COMPRESSED_BYTES:,}: it is damaged, or no compressed sound: "
+            "check audio.coding_format, and send shorter messages"
         )
 
 

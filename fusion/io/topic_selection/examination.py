@@ -25,7 +25,7 @@ from sensebind.fusion.core.samples import AUDIO, IMU, VISION, Frame
 from sensebind.fusion.io import messages
 from sensebind.fusion.io.recordings import Topic
 from sensebind.fusion.io.sensor_messages.images import SAMPLE_CONVERTERS, image_sample
-from sensebind.fusion.io.sensor_messages.sample_decoder import MESSAGE_TYPES
+from sensebind.fusion.io.sensor_messages.sample_decoder import MESSAGE_FIELD_ERRORS, MESSAGE_TYPES
 from sensebind.fusion.io.topic_names import sibling_topic
 
 PEEKED_MESSAGES = 4  # of each topic: two devices on one topic show in their frame_ids
@@ -108,12 +108,31 @@ def examine(source: Source) -> list[TopicFacts]:
         if topic.type in IMAGE_TOPIC_TYPES:
             info = sibling_topic(topic.name, "camera_info")
             if info in infos and info not in sizes:
-                sizes[info] = next(((int(m.width), int(m.height)) for m in source.first_messages(info, 1)), (0, 0))
-            found.append(_image_facts(topic, source.first_messages(topic.name, PEEKED_MESSAGES), sizes.get(info)))
+                sizes[info] = _info_size(source.first_messages(info, 1))
+            first = source.first_messages(topic.name, PEEKED_MESSAGES)
+            try:
+                found.append(_image_facts(topic, first, sizes.get(info)))
+            except MESSAGE_FIELD_ERRORS as error:
+                found.append(TopicFacts(topic, info_size=sizes.get(info), problem=_wrong_fields_text(topic, error)))
         elif topic.type in (*MESSAGE_TYPES[AUDIO], *MESSAGE_TYPES[IMU]):
             first = source.first_messages(topic.name, PEEKED_MESSAGES)
-            found.append(TopicFacts(topic, frame_ids=_frame_ids(first), stamps=_stamps(first)))
+            try:
+                found.append(TopicFacts(topic, frame_ids=_frame_ids(first), stamps=_stamps(first)))
+            except MESSAGE_FIELD_ERRORS:  # each message is refused when it is read
+                found.append(TopicFacts(topic))
     return found
+
+
+def _info_size(first: list[Any]) -> tuple[int, int]:
+    """Width and height in the first CameraInfo; (0, 0) if there is none."""
+    try:
+        return next(((int(m.width), int(m.height)) for m in first), (0, 0))
+    except MESSAGE_FIELD_ERRORS:
+        return 0, 0
+
+
+def _wrong_fields_text(topic: Topic, error: Exception) -> str:
+    return f"its messages do not have the fields of '{topic.type}' ({error}): check which package defines it"
 
 
 def _frame_ids(first: Iterable[Any]) -> tuple[str, ...]:

@@ -356,11 +356,15 @@ def _target_dtype(entry: TensorEntry, dtype: torch.dtype | None) -> torch.dtype:
 
 
 def _verify(name: str, tensor: Tensor, entry: TensorEntry) -> None:
-    """Raises `WeightsError` for a wrong checksum or values that are not finite. Reads the tensor, so its first use is
-    fast."""
+    """Raises `WeightsError` for a wrong checksum, values that are not finite, and types that PyTorch only stores, such
+    as 4 bits. Reads the tensor, so its first use is fast."""
     if entry.crc32 is not None and _crc32(name, tensor) != entry.crc32:
         raise WeightsError(f"'{entry.file}' is damaged: the values of '{name}' do not match their checksum")
-    if tensor.is_floating_point() and not name.endswith(".mask") and not _is_finite(tensor):
+    try:
+        is_usable = not tensor.is_floating_point() or name.endswith(".mask") or _is_finite(tensor)
+    except NotImplementedError as error:
+        raise WeightsError(f"'{entry.file}': '{name}' is {tensor.dtype}, which is not a weight") from error
+    if not is_usable:
         raise WeightsError(f"'{entry.file}': '{name}' holds values that are not finite or too large")
 
 

@@ -394,9 +394,17 @@ def read_state(path: str | Path) -> dict[str, Tensor]:
         state = safetensors.torch.load_file(path)
     except (OSError, safetensors.SafetensorError) as error:
         raise SpaceError(f"spoke file '{path}' cannot be read: {printable(error, MAX_REASON_LENGTH)}") from error
-    if wrong := [name for name, tensor in state.items() if not bool(torch.isfinite(tensor.float().sum()))]:
+    if wrong := [name for name, tensor in state.items() if not _is_finite(tensor)]:
         raise SpaceError(f"the numbers in spoke file '{path}' are damaged ('{wrong[0]}'): make another")
     return state
+
+
+def _is_finite(tensor: Tensor) -> bool:
+    """Whether a tensor has real numbers, in a type that PyTorch calculates with: some it only stores, as 4 bits."""
+    try:
+        return not tensor.is_complex() and bool(torch.isfinite(tensor.float().sum()))
+    except NotImplementedError:
+        return False
 
 
 def load_weights(spoke: Spoke, path: str | Path) -> None:

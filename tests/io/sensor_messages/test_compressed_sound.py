@@ -292,6 +292,21 @@ def ogg_page(packets: int, number: int) -> bytes:
     return head + bytes([1] * packets) + bytes([3 << 3] * packets)
 
 
+def test_a_packet_of_opus_that_never_ends_is_refused_before_it_takes_memory() -> None:
+    """Each page continues the packet: each message would make the buffer longer, and copy all of it 255 times."""
+    stream, page = OpusStream(), b"OggS\0\1" + bytes(20) + bytes([255] * 256) + bytes(255 * 255)
+    for _ in range(3):
+        with pytest.raises(EncodingError, match="over 65,536 bytes"):
+            stream.decode(page * 10, 1)
+        assert len(stream._partial) + len(stream._buffer) < 300_000
+
+
+@pytest.mark.parametrize("stream", [OpusStream, mp3.Mp3Stream])
+def test_a_huge_message_of_compressed_sound_is_refused_before_it_is_searched(stream: type) -> None:
+    with pytest.raises(EncodingError, match=r"20,000,000 bytes.*audio.coding_format"):
+        stream().decode(bytes(20_000_000), *([1] if stream is OpusStream else []))
+
+
 def test_compressed_sound_that_claims_hours_in_one_message_is_not_decoded(monkeypatch) -> None:
     """100 kB of Opus claim 50 minutes, which would be more than 1 GB; 300 kB of MP3 claim three minutes."""
     read = []

@@ -7,7 +7,7 @@ from collections import deque
 
 from sensebind.fusion.core.encodings import EncodingError
 from sensebind.fusion.core.samples import Sound
-from sensebind.fusion.io.sensor_messages.sound_file import read_sound, require_duration
+from sensebind.fusion.io.sensor_messages.sound_file import read_sound, require_duration, require_size
 
 MAX_UNRECOGNISED = 2**16  # bytes without a frame, after which data are not MP3
 
@@ -54,6 +54,7 @@ class Mp3Stream:
     def decode(self, data: bytes) -> Sound | None:
         """The sound of the frames that are complete now; None if there is none. Raises `EncodingError` for data that
         are not MP3."""
+        require_size(len(data), "a message")
         self._buffer += data
         complete = self._complete_frames()
         self._frames += complete

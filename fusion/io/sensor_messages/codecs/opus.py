@@ -8,8 +8,9 @@ from functools import cache
 
 from sensebind.fusion.core.encodings import EncodingError
 from sensebind.fusion.core.samples import SECOND, Sound
-from sensebind.fusion.io.sensor_messages.sound_file import read_sound, require_duration
+from sensebind.fusion.io.sensor_messages.sound_file import read_sound, require_duration, require_size
 
+MAX_PACKET = 2**16  # bytes; the largest that Opus allows has 61,200 (RFC 6716, section 3.4)
 OTHER_OGG = {
     b"\x01vorbis": "Vorbis",
     b"\x7fFLAC": "FLAC",
@@ -32,6 +33,7 @@ class OpusStream:
     def decode(self, data: bytes, channels: int) -> Sound | None:
         """The sound of the packets that are complete now, at 48 kHz; None if there is none. `channels`: 0 for those of
         the packets. Raises `EncodingError` for data that are not Opus."""
+        require_size(len(data), "a message")
         self._ogg = self._ogg or b"OggS" in data
         self._other = self._other or next((name for mark, name in OTHER_OGG.items() if mark in data[:64]), "")
         if self._other:
@@ -66,6 +68,10 @@ class OpusStream:
             skip = bool(buffer[at + 5] & 1) and not self._partial  # the beginning of this packet was never received
             if not buffer[at + 5] & 1:
                 self._partial = b""
+            if len(self._partial) > MAX_PACKET:
+                self._partial = b""
+                buffer.clear()
+                raise EncodingError(f"an Opus packet has over {MAX_PACKET:,} bytes: check audio.coding_format")
             for size in lacing:
                 self._partial += bytes(buffer[begin : begin + size])
                 begin += size
