@@ -25,6 +25,7 @@ from sensebind.cli import main
 from sensebind.fusion.core.embeddings import Embedding, l2_normalize
 from sensebind.fusion.core.samples import SECOND
 from sensebind.fusion.io.zmq_publisher import ZmqPublisher
+from sensebind.fusion.stream.accounting.topics import TopicCounts
 from sensebind.simulation.delivery_faults import DELIVERY_FAULTS
 
 HALF_AN_HOUR = np.arange(0.0, 1800.0, 3.0)
@@ -147,6 +148,16 @@ def test_bench_soak_accounts_for_everything_while_faults_come_and_go(monkeypatch
     for process in ("robots", "fast reader"):
         assert set(result["processes"][process]) == set(flatness.TOLERANCES)
     assert result["passed"] is (result["flat"] and not result["not_recovered"])
+
+
+@pytest.mark.skipif(find_spec("rclpy") is None, reason="needs ROS")
+def test_embeddings_that_the_bridge_reports_as_lost_are_accounted_for() -> None:
+    from sensebind.benchmarks.soak.nodes import forwarded_embeddings
+
+    counts = TopicCounts()  # as in the bridge
+    counts.of("embeddings/vision").update({"arrived": 5, "lost": 2, "earlier": 1, "used.forwarded": 5})
+    values = {name: str(count) for name, count in {"embedding/vision": 5, **counts.values({})}.items()}
+    assert forwarded_embeddings(values, "vision") == {"forwarded": 5, "lost": 2, "earlier": 1}
 
 
 @pytest.mark.slow

@@ -42,6 +42,13 @@ SETTLING_COUNTS = ("arrived", "lost", "windows", "embedded", "ticks")  # of the 
 LOG_LINES = 20  # the last ones of a node that ended
 
 
+def forwarded_embeddings(values: Mapping[str, str], sensor: str) -> dict[str, int]:
+    """How many embeddings of a sensor the bridge has forwarded, how many did not arrive there (`lost`), and how many
+    were published before the first one that arrived (`earlier`). `values`: of the bridge's status."""
+    counts = {name: int(values.get(f"embeddings/{sensor}: {name}", 0)) for name in ("lost", "earlier")}
+    return {"forwarded": int(values.get(f"embedding/{sensor}", 0)), **counts}
+
+
 class Observer(Node):
     """Notes when windows are embedded and when the detector works, and keeps the newest values of each status."""
 
@@ -175,6 +182,10 @@ class SoakNodes:
             {name: sum(count(m, name) for m in self._modalities) for name in ("windows", "embedded", *WINDOW_DROPS)}
         )
         fast_counts = fast.counts()
+        embeddings = {
+            m: {"embedded": count(m, "embedded"), **forwarded_embeddings(observer.values["clients"], m)}
+            for m in self._modalities
+        }
         differences = {
             **unaccounted_by_line(
                 line
@@ -183,16 +194,15 @@ class SoakNodes:
             ),
             "windows that still wait": sum(count(m, name) for m in self._modalities for name in WINDOWS_WAITING),
             "embedded, neither forwarded nor lost": sum(
-                abs(
-                    count(m, "embedded") - count("clients", f"embedding/{m}") - count("clients", f"lost.embeddings/{m}")
-                )
-                for m in self._modalities
+                abs(counts["embedded"] - counts["forwarded"] - counts["lost"] - counts["earlier"])
+                for counts in embeddings.values()
             ),
             "forwarded, neither received nor noticed as lost": abs(published - sum(fast_counts.values())),
         }
         return {
             "messages": {m: {"sent": sent[m], **arrivals[m]} for m in self._modalities},
             "counts": {name: number for name, number in windows.items() if number},
+            "embeddings": embeddings,
             "forwarded": published,
             "queue_full": count("clients", "queue_full"),
             "fast_reader": fast_counts,
