@@ -24,7 +24,7 @@ from sensebind.fusion.core.parameters import options_with_values
 from sensebind.fusion.io import messages
 from sensebind.fusion.io.received.embeddings import received_embedding
 from sensebind.fusion.io.received.events import received_event
-from sensebind.fusion.io.received.spaces import ReceivedSpace, received_space
+from sensebind.fusion.io.received.spaces import KnownSpaces, received_space
 from sensebind.fusion.io.topic_names import MAX_SENSORS, RECEIVED_NAME_PATTERN
 from sensebind.fusion.io.wire import encode, topic_for
 from sensebind.fusion.io.zmq_publisher import ZmqPublisher, is_readable_by_others
@@ -56,7 +56,7 @@ class BridgeNode(ManagedNode):
 
     def configure(self, values: dict[str, Any]) -> None:
         options = options_with_values(BridgeNodeOptions(), values)
-        self._space: ReceivedSpace | None = None  # the newest one
+        self._spaces = KnownSpaces()  # one whose vectors arrive may not be the newest
         self._callback_guard = CallbackGuard(self)
         # Topic of ZeroMQ → messages so far, which is the sequence number of the next one; the newest topic last.
         self._sent: dict[bytes, int] = {}
@@ -132,18 +132,19 @@ class BridgeNode(ManagedNode):
         )
 
     def _on_space(self, message: Any) -> None:
-        self._space = received_space(message)
+        space = received_space(message)
+        self._spaces.add(space)
         found = self._topics_in_graph()
-        for sensor in self._embedding_subscriptions.keys() - self._space.topics - found:  # of an earlier space
+        for sensor in self._embedding_subscriptions.keys() - space.topics - found:  # of an earlier space
             self.destroy_subscription(self._embedding_subscriptions.pop(sensor))
-        for sensor in sorted(self._space.topics):
+        for sensor in sorted(space.topics):
             self._subscribe(sensor)
 
     def _on_embedding(self, sensor: str, message: Any) -> None:
-        space = self._space
+        space = self._spaces.get(message.space)
         embedding = received_embedding(message, space, sensor, any_modality=True)  # also of other publishers
-        is_known = space is not None and embedding.space == space.id
-        encoder = space.encoders.get(embedding.modality, "") if space is not None and is_known else ""
+        self._spaces.of_vector(embedding.space, embedding.vector.size)
+        encoder = space.encoders.get(embedding.modality, "") if space is not None else ""
         self._send(f"embeddings/{sensor}", embedding, encoder)
 
     def _on_event(self, message: Any) -> None:

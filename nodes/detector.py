@@ -23,7 +23,7 @@ from rclpy.publisher import Publisher
 
 from sensebind.fusion.config.detectors import make_detectors, phrases_of, prompts_of
 from sensebind.fusion.core.embeddings import FUSED, Embedding
-from sensebind.fusion.core.errors import SensebindError, printable
+from sensebind.fusion.core.errors import ConfigError, SensebindError, printable
 from sensebind.fusion.core.events import Event, EventKind, EventPhase
 from sensebind.fusion.core.samples import SECOND, to_ns
 from sensebind.fusion.core.space import suggested_phrases
@@ -32,7 +32,7 @@ from sensebind.fusion.events.prompt_calibration import NO_CALIBRATION, find_cali
 from sensebind.fusion.events.tracker import EventTracker
 from sensebind.fusion.io import messages
 from sensebind.fusion.io.received.embeddings import received_embedding
-from sensebind.fusion.io.received.phrases import PhraseAnswer, received_phrases
+from sensebind.fusion.io.received.phrases import MAX_PHRASE_LENGTH, PhraseAnswer, received_phrases
 from sensebind.fusion.io.received.spaces import KnownSpaces, ReceivedSpace, received_space
 from sensebind.fusion.io.received.values import RefusedMessage
 from sensebind.nodes.phrase_requests import PhraseRequests
@@ -233,6 +233,12 @@ class DetectorNode(ManagedNode):
     def _validate(self, values: dict[str, Any]) -> list[str]:
         """The phrases that detectors with these values need. Raises `SensebindError` if they are not valid."""
         phrases = phrases_of(values)
+        for phrase in phrases:
+            if len(phrase) > MAX_PHRASE_LENGTH:  # `embed_text` would refuse it, and those beside it
+                raise ConfigError(
+                    f"parameters 'prompts.*': the phrase '{printable(phrase, 40)}' has {len(phrase)} characters, more "
+                    f"than {MAX_PHRASE_LENGTH}: shorten it"
+                )
         find_calibration(values["prompt.calibration"], self._space_id, self._encoders)
         return phrases
 
@@ -336,7 +342,7 @@ class DetectorNode(ManagedNode):
 
     def _follow_space(self, now: float, embedding: Embedding) -> None:
         """Use the space of the vectors that arrive, if they are no longer of the one that was received last."""
-        found = self._known_spaces.of_vector(embedding.space, embedding.vector.size, self._space_id, now)
+        found = self._known_spaces.replacement(embedding.space, embedding.vector.size, self._space_id, now)
         if found is not None:
             self._callback_guard.attempt("space", lambda: self._set_space(found))
         if embedding.space == self._space_id:

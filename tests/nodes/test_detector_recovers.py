@@ -126,11 +126,45 @@ other.id, other.dimension = own.id, 7
 receive(spaces, other)
 play(3.0, change=of_own)
 print(node._space_id == own.id, node._space.dimension == own.dimension)
+from rclpy.parameter import Parameter
+node.set_parameters([Parameter("detectors", value=["prompt"])])
+[result] = node.set_parameters([Parameter("prompts.person", value=["a person", "x" * 1001])])
+print(result.successful, "1001 characters" in result.reason, "prompts" in result.reason)
 """
 )
 
 
-def test_a_space_whose_vectors_arrive_counts_again_after_that_of_another_embedder() -> None:
+def test_a_space_whose_vectors_arrive_counts_again_and_a_phrase_that_no_embedder_takes_is_refused() -> None:
     run = run_ros_program(SPACES)
     assert run.returncode == 0, run.stderr[-3000:]
-    assert run.stdout.splitlines() == ["True ['starter', 'none', 'starter']", "6", "True True"], run.stderr[-3000:]
+    spaces = ["True ['starter', 'none', 'starter']", "6", "True True"]
+    assert run.stdout.splitlines() == [*spaces, "False True True"], run.stderr[-3000:]
+
+
+BRIDGE = """
+import rclpy
+from rclpy.serialization import serialize_message
+from helpers import poison_messages as poison
+from sensebind.fusion.core.samples import VISION
+from sensebind.nodes import bridge as module
+from sensebind.nodes.support.message_types import RosMessageFactory
+
+make, encoders = RosMessageFactory(), []
+module.encode = lambda item, sequence, encoder, robot: [encoders.append(encoder), (b"topic", b"payload")][1]
+rclpy.init(args=["--ros-args", "-p", "address:=tcp://127.0.0.1:*"])
+node = module.BridgeNode()
+node.trigger_configure()
+node.trigger_activate()
+[spaces] = [own for own in node.subscriptions if own.topic_name == "/embedding_space"]
+for number in range(30):
+    space = poison.good_space(make)
+    space.id = f"other@{number}" if number else space.id
+    spaces.callback(serialize_message(space), {})
+    node._embedding_subscriptions[VISION].callback(serialize_message(poison.good_embedding(make)), {})
+print(len(set(encoders)), bool(encoders[0]), len(encoders))
+"""
+
+
+def test_the_bridge_names_the_encoder_of_a_vector_also_after_another_embedder_published_its_space() -> None:
+    run = run_ros_program(BRIDGE)
+    assert run.returncode == 0 and run.stdout.split() == ["1", "True", "30"], run.stdout + run.stderr[-3000:]

@@ -106,15 +106,19 @@ class KnownSpaces:
         """The space of this id, if it was received."""
         return self._used.get(space_id) or self._received.get(space_id)
 
-    def of_vector(self, space_id: str, dimension: int, current: str, now: float) -> ReceivedSpace | None:
+    def of_vector(self, space_id: str, dimension: int) -> ReceivedSpace | None:
+        """A vector of a space has arrived. Returns the space, if it was received; it is remembered from now on."""
+        found = self.get(space_id)
+        if found is None or found.dimension != dimension:
+            return None
+        self._received.pop(space_id, None)
+        _remember(self._used, found)
+        return found
+
+    def replacement(self, space_id: str, dimension: int, current: str, now: float) -> ReceivedSpace | None:
         """A vector of a space has arrived. Returns the space to use in place of `current`; None: that stays. `now`:
         steady time in s."""
-        found = self.get(space_id)
-        if found is not None and found.dimension != dimension:
-            return None
-        if found is not None:
-            self._received.pop(space_id, None)
-            _remember(self._used, found)
+        found = self.of_vector(space_id, dimension)
         if space_id == current:
             self._others_since = None
         elif found is not None:
