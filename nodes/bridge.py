@@ -8,6 +8,7 @@ from sensebind.nodes.support.startup import exit_on_signal
 
 exit_on_signal("bridge", __name__)  # before the imports below, which take seconds
 
+import time
 from collections.abc import Iterable
 from functools import partial
 from typing import Any
@@ -31,6 +32,7 @@ from sensebind.fusion.io.zmq_publisher import ZmqPublisher, is_readable_by_other
 from sensebind.fusion.stream.accounting.topics import MAX_TOPICS
 from sensebind.nodes.support.diagnostic_status import diagnostic_array, diagnostic_status
 from sensebind.nodes.support.guards.callbacks import CallbackGuard
+from sensebind.nodes.support.guards.log_limit import LogLimit
 from sensebind.nodes.support.managed_node import ManagedNode, serve
 from sensebind.nodes.support.message_types import message_type
 from sensebind.nodes.support.qos import EMBEDDING_INPUT_QOS, EVENT_INPUT_QOS, LATCHED_QOS
@@ -56,6 +58,7 @@ class BridgeNode(ManagedNode):
 
     def configure(self, values: dict[str, Any]) -> None:
         options = options_with_values(BridgeNodeOptions(), values)
+        self._log_limit = LogLimit()
         self._spaces = KnownSpaces()  # one whose vectors arrive may not be the newest
         self._callback_guard = CallbackGuard(self)
         # Topic of ZeroMQ → messages so far, which is the sequence number of the next one; the newest topic last.
@@ -191,7 +194,8 @@ class BridgeNode(ManagedNode):
             self.get_logger().warning(
                 f"connections refused: {changes['refused']}; 'authorized_keys' {why}", throttle_duration_sec=10.0
             )
-        if changes["accepted"] or changes["closed"] > changes["refused"]:
+        has_changed = changes["accepted"] or changes["closed"] > changes["refused"]
+        if has_changed and self._log_limit.allows("clients", time.monotonic()):  # one may connect again and again
             self.get_logger().info(f"clients connected: {self._publisher.client_count}")
 
     def _publish_diagnostics(self) -> None:
