@@ -8,6 +8,7 @@ from sensebind.nodes.support.startup import exit_on_signal
 
 exit_on_signal("bridge", __name__)  # before the imports below, which take seconds
 
+import time
 from collections.abc import Iterable
 from functools import partial
 from typing import Any
@@ -24,13 +25,14 @@ from sensebind.fusion.core.parameters import options_with_values
 from sensebind.fusion.io import messages
 from sensebind.fusion.io.received.embeddings import received_embedding
 from sensebind.fusion.io.received.events import received_event
-from sensebind.fusion.io.received.spaces import ReceivedSpace, received_space
+from sensebind.fusion.io.received.spaces import KnownSpaces, received_space
 from sensebind.fusion.io.topic_names import MAX_SENSORS, RECEIVED_NAME_PATTERN
 from sensebind.fusion.io.wire import encode, topic_for
 from sensebind.fusion.io.zmq_publisher import ZmqPublisher, is_readable_by_others
 from sensebind.fusion.stream.accounting.topics import MAX_TOPICS
 from sensebind.nodes.support.diagnostic_status import diagnostic_array, diagnostic_status
 from sensebind.nodes.support.guards.callbacks import CallbackGuard
+from sensebind.nodes.support.guards.log_limit import LogLimit
 from sensebind.nodes.support.managed_node import ManagedNode, serve
 from sensebind.nodes.support.message_types import message_type
 from sensebind.nodes.support.qos import EMBEDDING_INPUT_QOS, EVENT_INPUT_QOS, LATCHED_QOS
@@ -56,7 +58,8 @@ class BridgeNode(ManagedNode):
 
     def configure(self, values: dict[str, Any]) -> None:
         options = options_with_values(BridgeNodeOptions(), values)
-        self._space: ReceivedSpace | None = None  # the newest one
+        self._log_limit = LogLimit()
+        self._spaces = KnownSpaces()  # one whose vectors arrive may not be the newest
         self._callback_guard = CallbackGuard(self)
         # Topic of ZeroMQ → messages so far, which is the sequence number of the next one; the newest topic last.
         self._sent: dict[bytes, int] = {}
@@ -132,18 +135,19 @@ class BridgeNode(ManagedNode):
         )
 
     def _on_space(self, message: Any) -> None:
-        self._space = received_space(message)
+        space = received_space(message)
+        self._spaces.add(space)
         found = self._topics_in_graph()
-        for sensor in self._embedding_subscriptions.keys() - self._space.topics - found:  # of an earlier space
+        for sensor in self._embedding_subscriptions.keys() - space.topics - found:  # of an earlier space
             self.destroy_subscription(self._embedding_subscriptions.pop(sensor))
-        for sensor in sorted(self._space.topics):
+        for sensor in sorted(space.topics):
             self._subscribe(sensor)
 
     def _on_embedding(self, sensor: str, message: Any) -> None:
-        space = self._space
+        space = self._spaces.get(message.space)
         embedding = received_embedding(message, space, sensor, any_modality=True)  # also of other publishers
-        is_known = space is not None and embedding.space == space.id
-        encoder = space.encoders.get(embedding.modality, "") if space is not None and is_known else ""
+        self._spaces.of_vector(embedding.space, embedding.vector.size)
+        encoder = space.encoders.get(embedding.modality, "") if space is not None else ""
         self._send(f"embeddings/{sensor}", embedding, encoder)
 
     def _on_event(self, message: Any) -> None:
@@ -190,7 +194,8 @@ class BridgeNode(ManagedNode):
             self.get_logger().warning(
                 f"connections refused: {changes['refused']}; 'authorized_keys' {why}", throttle_duration_sec=10.0
             )
-        if changes["accepted"] or changes["closed"] > changes["refused"]:
+        has_changed = changes["accepted"] or changes["closed"] > changes["refused"]
+        if has_changed and self._log_limit.allows("clients", time.monotonic()):  # one may connect again and again
             self.get_logger().info(f"clients connected: {self._publisher.client_count}")
 
     def _publish_diagnostics(self) -> None:

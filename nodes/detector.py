@@ -23,7 +23,7 @@ from rclpy.publisher import Publisher
 
 from sensebind.fusion.config.detectors import make_detectors, phrases_of, prompts_of
 from sensebind.fusion.core.embeddings import FUSED, Embedding
-from sensebind.fusion.core.errors import SensebindError, printable
+from sensebind.fusion.core.errors import ConfigError, SensebindError, printable
 from sensebind.fusion.core.events import Event, EventKind, EventPhase
 from sensebind.fusion.core.samples import SECOND, to_ns
 from sensebind.fusion.core.space import suggested_phrases
@@ -32,8 +32,8 @@ from sensebind.fusion.events.prompt_calibration import NO_CALIBRATION, find_cali
 from sensebind.fusion.events.tracker import EventTracker
 from sensebind.fusion.io import messages
 from sensebind.fusion.io.received.embeddings import received_embedding
-from sensebind.fusion.io.received.phrases import PhraseAnswer, received_phrases
-from sensebind.fusion.io.received.spaces import ReceivedSpace, received_space
+from sensebind.fusion.io.received.phrases import MAX_PHRASE_LENGTH, PhraseAnswer, received_phrases
+from sensebind.fusion.io.received.spaces import KnownSpaces, ReceivedSpace, received_space
 from sensebind.fusion.io.received.values import RefusedMessage
 from sensebind.nodes.phrase_requests import PhraseRequests
 from sensebind.nodes.support.diagnostic_status import diagnostic_array, diagnostic_status
@@ -43,7 +43,7 @@ from sensebind.nodes.support.message_types import RosMessageFactory, message_typ
 from sensebind.nodes.support.parameter_files import source_files
 from sensebind.nodes.support.qos import EMBEDDING_INPUT_QOS, EMBEDDING_QOS, EVENT_QOS, LATCHED_QOS
 from sensebind.nodes.support.run import ACKNOWLEDGEMENT_TIMEOUT, run_node
-from sensebind.nodes.tick_assembler import StampGate, TickAssembler
+from sensebind.nodes.tick_assembler import MIN_JUMP_BACK, StampGate, TickAssembler, TimeJumps
 from sensebind.nodes.watchdog import POLL_PERIOD, Backlog, EmbeddingWatchdog
 
 MESSAGE_FACTORY = RosMessageFactory()
@@ -78,6 +78,8 @@ class DetectorNode(ManagedNode):
         self._phrases: dict[str, PhraseAnswer] = {}  # phrase → its vector in the current space, and what belongs to it
         self._needs_configuration = False  # parameters or space changed after the tracker was configured
         self._space: ReceivedSpace | None = None
+        self._known_spaces = KnownSpaces()
+        self._ignores_calibration = False  # it does not fit the current space
         self._present_modalities: set[str] = set()  # those that had an embedding
         self._tracker: EventTracker | None = None
         # Ticks that wait for the tracker.
@@ -85,6 +87,7 @@ class DetectorNode(ManagedNode):
         self._assembler = TickAssembler(to_ns(values["tick_timeout"]), self._count_end)
         self._watchdog = EmbeddingWatchdog(values["fault.update_period"])
         self._backlog = Backlog(self._count_end)
+        self._jumps = TimeJumps(MIN_JUMP_BACK + self._assembler.timeout, self._drop_wrong_time)
         self._counts: Counter[str] = Counter()
         self._received: Counter[str] = Counter()  # sensor of the space, or fused → embeddings that were accepted
         # Topic → sequence numbers of its messages.
@@ -123,6 +126,7 @@ class DetectorNode(ManagedNode):
         for subscription in self._embedding_subscriptions.values():
             self.destroy_subscription(subscription)
         self._embedding_subscriptions = {}
+        self._jumps.restart()
         self._process(self._backlog.flush())
         self._step(self._assembler.flush())
         self._restart_tracker()
@@ -158,7 +162,12 @@ class DetectorNode(ManagedNode):
         return self._space.sensors if self._space is not None else {}
 
     def _on_space(self, message: Any) -> None:
-        before, space = self._space, received_space(message)
+        space = received_space(message)
+        self._known_spaces.add(space)
+        self._set_space(space)
+
+    def _set_space(self, space: ReceivedSpace) -> None:
+        before = self._space
         if before is None or not space.is_same(before):
             self._process(self._backlog.flush())
             self._end_events()
@@ -173,7 +182,7 @@ class DetectorNode(ManagedNode):
         self._forget_other_sensors(space)
         if self.is_active:
             self._subscribe_to_sensors()
-        self._watchdog.longest_hop = space.longest_hop
+        self._watchdog.longest_hop = self._jumps.longest_hop = space.longest_hop
         self._phrase_requests.restart()  # a new embedder may have started
         if before is None or not space.is_same(before):
             self._use_space(before)
@@ -196,12 +205,15 @@ class DetectorNode(ManagedNode):
                 throttle_duration_sec=CHANGE_LOG_PERIOD,
             )
         self._tracker, self._needs_configuration, self._phrases = None, True, {}
-        self._prompt_detector = None
+        self._prompt_detector, self._present_modalities = None, set()
+        self._ignores_calibration = False
         try:
             find_calibration(self._values["prompt.calibration"], self._space_id, self._encoders)
         except SensebindError as error:
-            self.get_logger().error(f"{error}; continuing without a calibration")
-            self._values = {**self._values, "prompt.calibration": NO_CALIBRATION}
+            self._ignores_calibration = True
+            self.get_logger().error(
+                f"{error}; continuing without a calibration", throttle_duration_sec=CHANGE_LOG_PERIOD
+            )
         self._update_detectors()
 
     def _subscribe_to_sensors(self) -> None:
@@ -221,6 +233,12 @@ class DetectorNode(ManagedNode):
     def _validate(self, values: dict[str, Any]) -> list[str]:
         """The phrases that detectors with these values need. Raises `SensebindError` if they are not valid."""
         phrases = phrases_of(values)
+        for phrase in phrases:
+            if len(phrase) > MAX_PHRASE_LENGTH:  # `embed_text` would refuse it, and those beside it
+                raise ConfigError(
+                    f"parameters 'prompts.*': the phrase '{printable(phrase, 40)}' has {len(phrase)} characters, more "
+                    f"than {MAX_PHRASE_LENGTH}: shorten it"
+                )
         find_calibration(values["prompt.calibration"], self._space_id, self._encoders)
         return phrases
 
@@ -229,6 +247,7 @@ class DetectorNode(ManagedNode):
         had_prompts = bool(prompts_of(self._values))
         self._values, self._required_phrases, self._needs_configuration = values, phrases, True
         self._assembler.timeout = to_ns(values["tick_timeout"])
+        self._jumps.max_back = MIN_JUMP_BACK + self._assembler.timeout
         self._watchdog.update_period = values["fault.update_period"]
         if had_prompts:
             self._warn_of_missing_prompts()
@@ -251,8 +270,9 @@ class DetectorNode(ManagedNode):
             self._phrase_requests.request(missing[:MAX_PHRASES_OF_REQUEST], time.monotonic())
             return
         self._phrases = {phrase: self._phrases[phrase] for phrase in self._required_phrases}
+        values = self._values
         found = make_detectors(
-            self._values,
+            {**values, "prompt.calibration": NO_CALIBRATION} if self._ignores_calibration else values,
             lambda phrases: np.stack([self._phrases[phrase].vector for phrase in phrases]),
             self._sensors,
             self._competences,
@@ -315,14 +335,38 @@ class DetectorNode(ManagedNode):
             raise RefusedMessage("time", f"the stamp {seconds:.0f} s is more than an hour from those of the others")
         # It is accepted: from here on, it has one end, also if there is an error.
         self._received[embedding.source] += 1
-        self._present_modalities.add(embedding.modality)
+        if not self._jumps.hold(now, embedding, message.sequence):
+            self._follow_space(now, embedding)
+            self._use(now, embedding, message.sequence)
+        self._release_jumps(now)
+
+    def _follow_space(self, now: float, embedding: Embedding) -> None:
+        """Use the space of the vectors that arrive, if they are no longer of the one that was received last."""
+        found = self._known_spaces.replacement(embedding.space, embedding.vector.size, self._space_id, now)
+        if found is not None:
+            self._callback_guard.attempt("space", lambda: self._set_space(found))
+        if embedding.space == self._space_id:
+            self._present_modalities.add(embedding.modality)
+
+    def _release_jumps(self, now: float) -> None:
+        """Go on with embeddings whose stamps have jumped, if those of all sensors have."""
+        found, is_back = self._jumps.release(now)
+        if is_back:
+            self._process(self._backlog.flush())
+            self._jump_back(found[0][0].tick)
+        for embedding, sequence in found:
+            self._use(now, embedding, sequence)
+
+    def _use(self, now: float, embedding: Embedding, sequence: int) -> None:
+        """Go on with an embedding whose stamp is right, or hold it after a stall."""
         self._report_fault(self._watchdog.add(embedding))
-        if not self._backlog.hold(now, embedding, message.sequence):
+        if not self._backlog.hold(now, embedding, sequence):
             self._process([embedding])
 
     def _watch(self) -> None:
         """Process the embeddings that were held after a stall. End all events if no embeddings arrive."""
         now = time.monotonic()
+        self._release_jumps(now)
         self._process(self._backlog.release(now))
         clock = self.get_clock()
         reports = self._watchdog.poll(now, clock.now().nanoseconds if clock.ros_time_is_active else None)
@@ -354,18 +398,22 @@ class DetectorNode(ManagedNode):
         """Go on with accepted embeddings. Raises nothing: an error with a tick is counted as `dropped.failed`."""
         for embedding in embeddings:
             if self._assembler.jumped_back(embedding):
-                self.get_logger().info(
-                    "the clock jumped back: event tracking starts again", throttle_duration_sec=CHANGE_LOG_PERIOD
-                )
-                self._step(self._assembler.flush())
-                self._assembler.restart()
+                self._jump_back(embedding.tick)
                 self._assembler.jumped_back(embedding)
-                self._watchdog.jumped_back(embedding.tick)
-                self._restart_tracker()
             if self._assembler.is_late(embedding):
                 self._count_end(embedding, self._revise(embedding))
             else:
                 self._step(self._assembler.add(embedding))
+
+    def _jump_back(self, tick: int) -> None:
+        """The clock jumped back to `tick` (ns): end all events, and forget all ticks."""
+        self.get_logger().info(
+            "the clock jumped back: event tracking starts again", throttle_duration_sec=CHANGE_LOG_PERIOD
+        )
+        self._step(self._assembler.flush())
+        self._assembler.restart()
+        self._watchdog.jumped_back(tick)
+        self._restart_tracker()
 
     def _revise(self, late: Embedding) -> str:
         """Process an embedding whose tick was processed. Returns its end."""
@@ -408,9 +456,16 @@ class DetectorNode(ManagedNode):
         """Count what became of an accepted embedding. Each has one end."""
         self._callback_guard.counts.of(f"embeddings/{embedding.source}")[end] += 1
 
+    def _drop_wrong_time(self, embedding: Embedding, end: str) -> None:
+        """The stamps of the others do not jump as that of this embedding does."""
+        seconds = embedding.tick / SECOND
+        text = f"embeddings/{embedding.source}: the stamp {seconds:.0f} s is far from those of the others: not used"
+        self._callback_guard.refuse("embedding.time", text)
+        self._count_end(embedding, end)
+
     def _waiting_embeddings(self) -> Counter[str]:
         """Topic → how many of its embeddings are neither used nor dropped yet."""
-        waiting = self._backlog.waiting + self._assembler.waiting
+        waiting = self._jumps.waiting + self._backlog.waiting + self._assembler.waiting
         waiting.update(source for _, present in self._waiting_ticks for source in present)
         return Counter({f"embeddings/{source}": count for source, count in waiting.items()})
 

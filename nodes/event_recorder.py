@@ -125,10 +125,13 @@ class EventRecorderNode(ManagedNode):
 
     def _request_if_due(self) -> None:
         now = time.monotonic()
-        if self._call is not None and now - self._call_started > CALL_TIMEOUT:
-            self._client.remove_pending_request(self._call)
-            self._call = None
-            self._fail("unanswered", f"'{self._options.snapshot_service}' did not answer in {CALL_TIMEOUT:.0f} s")
+        if self._call is not None:
+            is_gone = not self._client.service_is_ready()  # the recorder has ended: another one may be started at once
+            if is_gone or now - self._call_started > CALL_TIMEOUT:
+                self._client.remove_pending_request(self._call)
+                self._call = None
+                why = "ended before it answered" if is_gone else f"did not answer in {CALL_TIMEOUT:.0f} s"
+                self._fail("unanswered", f"'{self._options.snapshot_service}' {why}")
         if self._due is not None and now >= self._due[0]:
             self._request(self._due[1])
 

@@ -49,6 +49,7 @@ LATE_THRESHOLD = 0.05  # s; a message that is published later than this after it
 SUBSCRIBER_TIMEOUT = 8.0  # s for subscriptions to match at the start, and for messages to be acknowledged at the end
 DISCOVERY_SETTLE_TIME = 0.4  # s without a change of subscribers after which discovery counts as complete
 WAITING_LOG_PERIOD = 5.0  # s from one log line of topics in `wait_for` without a subscriber to the next
+LOOP_LOG_PERIOD = 10.0  # s from one line of the log on a start from the beginning to the next one
 LINGER = 0.2  # s at the end, in which best-effort subscribers fetch the last messages from shared memory
 MAX_READ_AHEAD_BYTES = 64 * 2**20  # bytes of messages that are read before they are due
 QUEUE_DEPTH = 100  # messages that a slow reliable subscriber may lag behind
@@ -155,7 +156,7 @@ class PlayerNode(EmptyListParametersMixin, GuardedParameterServicesMixin, Node):
             self._play_once(rate, stop)
             if not self._options.loop:
                 break
-            self.get_logger().info("end of the recording: starting again")
+            self.get_logger().info("end of the recording: starting again", throttle_duration_sec=LOOP_LOG_PERIOD)
         message = f"published {self._sent} messages in {time.monotonic() - began:.1f} s"
         if self._late_count:
             self.get_logger().warning(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -11,7 +11,7 @@ from rclpy.subscription import Subscription
 
 from sensebind.fusion.config.parameters import sensor_options, sensors_of
 from sensebind.fusion.core.encodings import EncodingError
-from sensebind.fusion.core.errors import error_text
+from sensebind.fusion.core.errors import error_text, printable
 from sensebind.fusion.core.samples import IMAGE_MODALITIES, Calibration, Sample
 from sensebind.fusion.io.messages import IMU_TYPE
 from sensebind.fusion.io.received.sequences import TopicLosses
@@ -26,6 +26,7 @@ from sensebind.nodes.support.rclpy_compat import SubscriptionEventCallbacks, num
 # depth of 5, images are lost after 0.17 s without CPU time and IMU readings after 25 ms, as on a loaded machine.
 IMAGE_QUEUE_DEPTH, SERIES_QUEUE_DEPTH = 30, 500
 MIN_QUEUE_DEPTH = 2  # of images of any size
+TYPE_LOG_PERIOD = 10.0  # s from one line of the log on another type of messages to the next one
 
 
 class SensorSubscriptions:
@@ -57,13 +58,14 @@ class SensorSubscriptions:
         self._on_sample, self._on_calibration, self._on_error = on_sample, on_calibration, on_error
         sensors = sensors_of(values, values["modalities"])
         self._options = {name: sensor_options(values, modality, name) for name, modality in sensors.items()}
-        self._subscriptions: list[Subscription[Any]] = []
+        self._subscriptions: defaultdict[str, list[Subscription[Any]]] = defaultdict(list)  # by sensor
         self._is_closed = False
         self._past = {name: past.message_counts(name) for name in sensors} if past is not None else {}
         self._losses: dict[str, TopicLosses] = dict(past._losses) if past is not None else {}  # by sensor
         self._lost: Counter[str] = Counter()
         self._missed_before_start: Counter[str] = Counter()
         self._decoders: dict[str, SampleDecoder] = {}  # sensor → the decoder of its messages, once their type is known
+        self._types: dict[str, str] = {}  # sensor → the message type that it was subscribed with
         self._topics: Mapping[str, str] = {}  # replaced, never modified, so any thread can read it
         for sensor, options in self._options.items():
             self._on_calibration(sensor, options.calibration)
@@ -95,23 +97,48 @@ class SensorSubscriptions:
     def close(self) -> None:
         """Destroy the subscriptions. Messages that arrive later are not used."""
         self._is_closed = True
-        for subscription in self._subscriptions:
+        for sensor in list(self._subscriptions):
+            self._unsubscribe(sensor)
+
+    def _unsubscribe(self, sensor: str) -> None:
+        for subscription in self._subscriptions.pop(sensor, []):
             self._node.destroy_subscription(subscription)
-        self._subscriptions.clear()
 
     def discover_topics(self) -> None:
         """Subscribe to topics whose message type is known now. Call it repeatedly: publishers may appear later."""
         for sensor, options in self._options.items():
             if sensor in self._topics:
                 continue
-            type_name = options.message_type
-            if not type_name:
-                name = self._node.resolve_topic_name(options.topic_name)
-                published = [info.topic_type for info in self._node.get_publishers_info_by_topic(name)]
-                type_name = select_message_type(options.modality, published)
-            if type_name:
+            if type_name := options.message_type or select_message_type(options.modality, self._published(options)):
                 self._subscribe_sensor(options, type_name)
         self._shorten_queues()
+
+    def follow_types(self) -> None:
+        """Subscribe again to topics whose messages have another type now, as of another driver, or that had none that
+        can be read. Call it about once a second."""
+        for sensor, options in self._options.items():
+            if sensor not in self._topics or options.message_type:
+                continue
+            published, current = self._published(options), self._types[sensor]
+            type_name = select_message_type(options.modality, published)
+            if not type_name or type_name == current or (current in published and self._subscriptions.get(sensor)):
+                continue
+            self._node.get_logger().info(
+                f"{sensor}: messages have the type {printable(type_name)} now: subscribed again",
+                throttle_duration_sec=TYPE_LOG_PERIOD,
+            )
+            self._unsubscribe(sensor)
+            counts = self.message_counts(sensor)
+            counts["unfinished"] += counts.pop("messages_waiting")
+            self._past[sensor] = counts
+            self._decoders.pop(sensor, None)
+            del self._lost[sensor], self._missed_before_start[sensor]
+            self._subscribe_sensor(options, type_name)
+
+    def _published(self, options: SensorOptions) -> list[str]:
+        """The type of each publisher of a sensor's topic."""
+        name = self._node.resolve_topic_name(options.topic_name)
+        return [info.topic_type for info in self._node.get_publishers_info_by_topic(name)]
 
     def _shorten_queues(self) -> None:
         """Subscribe again to images that are too large for the depth of their queue."""
@@ -121,7 +148,7 @@ class SensorSubscriptions:
             shorter = max(MIN_QUEUE_DEPTH, self._queue_bytes // self._largest[sensor])
             if shorter < depth:
                 self._node.destroy_subscription(subscription)
-                self._subscriptions.remove(subscription)
+                self._subscriptions[sensor].remove(subscription)
                 self._image_queues[sensor] = subscribe(shorter), shorter, subscribe
 
     def _subscribe_sensor(self, options: SensorOptions, type_name: str) -> None:
@@ -129,7 +156,7 @@ class SensorSubscriptions:
         if options.transport != RAW_TRANSPORT:  # remapping rules use the topic name without its suffix
             topic = data_topic(options, self._node.resolve_topic_name(topic))
         name = self._node.resolve_topic_name(topic)
-        self._topics = {**self._topics, sensor: name}
+        self._topics, self._types[sensor] = {**self._topics, sensor: name}, type_name
         try:
             decoder = self._decoders[sensor] = SampleDecoder(options, type_name, name)
             message_type(type_name)
@@ -166,7 +193,7 @@ class SensorSubscriptions:
             # subscription misses earlier messages, and a transient-local one does not match a volatile publisher.
             usual = sensor_data_qos(SERIES_QUEUE_DEPTH) if side.type == IMU_TYPE else SENSOR_DATA_QOS
             for qos in (LATCHED_QOS, usual) if side.latched else (usual,):
-                self._subscribe_info(side.type, side.name, qos, on_info)
+                self._subscribe_info(sensor, side.type, side.name, qos, on_info)
 
     def _subscribe(self, options: SensorOptions, type_name: str, topic: str, callback: Callable[[Any], None]) -> None:
         sensor = options.sensor
@@ -195,7 +222,7 @@ class SensorSubscriptions:
             subscription = numbered_subscription(
                 self._node, message_type(type_name), topic, on_message, on_lost, sensor_data_qos(depth)
             )
-            self._subscriptions.append(subscription)
+            self._subscriptions[sensor].append(subscription)
             return subscription
 
         if options.modality in IMAGE_MODALITIES:
@@ -203,10 +230,12 @@ class SensorSubscriptions:
         else:
             subscribe(SERIES_QUEUE_DEPTH)
 
-    def _subscribe_info(self, type_name: str, topic: str, qos: Any, callback: Callable[[Any], None]) -> None:
+    def _subscribe_info(
+        self, sensor: str, type_name: str, topic: str, qos: Any, callback: Callable[[Any], None]
+    ) -> None:
         # There is a subscription for each of several QoS, so one that does not match needs no warning. Without event
         # callbacks, the executor spends no time on these events.
         no_callbacks = SubscriptionEventCallbacks(use_default_callbacks=False)
-        self._subscriptions.append(
+        self._subscriptions[sensor].append(
             self._node.create_subscription(message_type(type_name), topic, callback, qos, event_callbacks=no_callbacks)
         )

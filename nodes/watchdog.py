@@ -48,7 +48,7 @@ class EmbeddingWatchdog:
     def __init__(self, update_period: float = 5.0) -> None:
         self.longest_hop = 0.0
         self.update_period = update_period  # s from one UPDATE to the next
-        self._windows: dict[tuple[str, str], Embedding] = {}  # (modality, sensor) → its newest embedding
+        self._windows: dict[str, Embedding] = {}  # sensor → its newest embedding
         self._tick: int | None = None  # newest tick
         self._gaps: deque[float] = deque(maxlen=RECENT_GAPS)  # s, between ticks
         self._last_poll: float | None = None
@@ -87,12 +87,12 @@ class EmbeddingWatchdog:
         self._silence = self._simulated_silence = 0.0
         events = self.finish(embedding.tick)
         if embedding.modality != FUSED:
-            self._windows[embedding.modality, embedding.sensor] = embedding
+            self._windows[embedding.source] = embedding
         return events
 
     def keep(self, sensors: Collection[str]) -> None:
         """Forget the windows of all other sensors."""
-        self._windows = {key: last for key, last in self._windows.items() if last.source in sensors}
+        self._windows = {sensor: last for sensor, last in self._windows.items() if sensor in sensors}
 
     def jumped_back(self, tick: int) -> None:
         """Forget the windows before a jump of the clock back to `tick` (ns)."""
@@ -165,8 +165,8 @@ class EmbeddingWatchdog:
     def _report(self, phase: EventPhase, stamp: int) -> Event:
         assert self._onset is not None
         evidence = tuple(
-            Evidence(modality, FAULT_SCORE, True, last.start, last.tick, sensor=sensor, frame_id=last.frame_id)
-            for (modality, sensor), last in sorted(self._windows.items())
+            Evidence(last.modality, FAULT_SCORE, True, last.start, last.tick, sensor=sensor, frame_id=last.frame_id)
+            for sensor, last in sorted(self._windows.items(), key=lambda item: (item[1].modality, item[0]))
         )
         return Event(
             id=f"{EventKind.FAULT.name.lower()}/{EMBEDDINGS_STOPPED}/{self._onset}",
@@ -201,11 +201,11 @@ class Backlog:
         """Forget all that arrived. Call `flush` before it. The counts stay."""
         self._last_call: float | None = None
         self._hold_until: float | None = None
-        self._awaited: dict[tuple[str, str], int] = {}  # source → how far it was behind the others before the stall, ns
-        self._ticks: dict[tuple[str, str], int] = {}  # (modality, sensor) → newest tick, ns
-        self._arrived: set[tuple[str, str]] = set()  # sources of which an embedding is held
+        self._awaited: dict[str, int] = {}  # source → how far it was behind the others before the stall, ns
+        self._ticks: dict[str, int] = {}  # source → newest tick, ns
+        self._arrived: set[str] = set()  # sources of which an embedding is held
         self._held: list[Embedding] = []
-        self._sequences: dict[tuple[str, str], int] = {}  # (modality, sensor) → sequence number of its newest message
+        self._sequences: dict[str, int] = {}  # source → sequence number of its newest message
         self._first_after_loss = 0  # ns; the latest tick that is the first after lost messages of its sensor
 
     @property
@@ -224,7 +224,7 @@ class Backlog:
         `now`: steady time in seconds. `sequence`: the number of its message.
         """
         self._notice(now)
-        key = embedding.modality, embedding.sensor
+        key = embedding.source
         is_next = sequence == self._sequences.get(key, sequence - 1) + 1
         self._sequences[key] = sequence
         self._ticks[key] = embedding.tick

@@ -25,6 +25,7 @@ MAX_PORT = 65535
 MAX_SOCKET_PATH = 107  # bytes, of Linux
 MAX_COUNTS, OTHER_TOPICS = 300, "other topics"  # further topics are counted together: others may publish ever new ones
 MAX_KEY_BYTES = 65536  # of a file with a key
+MAX_CLIENT_BYTES = 1024  # of a message of a client: a topic to subscribe to, each byte of which takes ZeroMQ twelve
 DROP_WARNING_PERIOD = 60.0  # s after messages were dropped in which `drop_warning` names it
 CONNECTION_EVENT_NAMES: dict[int, str] = {  # the other events of the monitor count as refused
     zmq.EVENT_ACCEPTED: "opened",
@@ -147,6 +148,7 @@ class ZmqPublisher:
         self._authenticator: ThreadAuthenticator | None = None
         self._socket = self._context.socket(zmq.PUB)
         self._socket.setsockopt(zmq.LINGER, 0)
+        self._socket.setsockopt(zmq.MAXMSGSIZE, MAX_CLIENT_BYTES)  # a client that sends more is disconnected
         if queue_size is not None:
             self._socket.setsockopt(zmq.SNDHWM, queue_size)
         # With this option, `send` raises `zmq.Again` if the queue of a client is full; without, it drops in silence.

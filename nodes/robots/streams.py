@@ -186,6 +186,7 @@ class RobotStreams:
         if self._subscriptions is None:
             return  # deactivated since this timer fired
         sensors, checks, past = self._subscriptions, self._topic_checks, self._past
+        sensors.follow_types()
         arrived = Counter({name: sensors.message_counts(name)["arrived"] for name in sensors_of(self._values)})
         arrived.subtract({name: past.message_counts(name)["arrived"] for name in arrived} if past is not None else {})
         checks.check(arrived)

@@ -278,6 +278,31 @@ def test_a_slow_client_loses_messages_and_does_not_delay_the_publisher() -> None
         assert publisher.client_count == 1
 
 
+HOSTILE_CLIENT = """
+import sys, time, zmq
+socket = zmq.Context().socket(zmq.SUB)
+socket.connect(sys.argv[1])
+socket.setsockopt(zmq.SUBSCRIBE, b"x" * 2**20)  # ZeroMQ would use twelve times as many bytes
+time.sleep(60)
+"""
+
+
+def test_a_client_that_subscribes_to_megabytes_is_disconnected_and_the_others_receive() -> None:
+    with (
+        ZmqPublisher(ANY_PORT) as publisher,
+        subscriber(publisher.endpoint) as good,
+        subprocess.Popen([sys.executable, "-c", HOSTILE_CLIENT, publisher.endpoint]) as hostile,
+    ):
+        try:
+            began = time.monotonic()
+            while not publisher.counts["closed"] or not good.poll(20):
+                publisher.send(b"event", b"")
+                publisher.poll_connection_events()
+                assert time.monotonic() - began < 10 * PATIENCE
+        finally:
+            hostile.kill()
+
+
 def test_ever_new_topics_take_bounded_memory_and_each_message_is_counted() -> None:
     with ZmqPublisher(ANY_PORT) as publisher:
         for number in range(3 * MAX_COUNTS):

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from helpers.diagnostic_statuses import DIAGNOSTICS, newest
-from helpers.ros_processes import Executable, Peer, peer, ros_environment, running
+from helpers.ros_processes import Executable, Peer, peer, ros_environment, run_ros_program, running
 from helpers.ros_services import NodeServices
 from sensebind.fusion.core.events import Event, EventKind, EventPhase
 from sensebind.fusion.stream.accounting.topics import topic_accounts
@@ -131,6 +131,47 @@ def test_without_a_recorder_each_onset_is_counted_and_the_warning_comes_once(ins
         found.wait_for(onsets=3, unavailable=3, snapshots=0)
         reason = f"the service '{SERVICE}' is not there" if installed else "install or build the ROS package"
         assert reason in found.counts()["message"] and found.node.output.count(reason) == 1
+
+
+ENDED = """
+from types import SimpleNamespace
+import rclpy
+from rclpy.serialization import serialize_message
+from rclpy.task import Future
+from helpers import poison_messages as poison
+from sensebind.nodes import event_recorder as module
+from sensebind.nodes.support.message_types import RosMessageFactory
+
+rclpy.init(args=["--ros-args", "-p", "snapshot_interval:=0.0", "-p", "snapshot_delay:=0.0"])
+node, calls = module.EventRecorderNode(), []
+node.trigger_configure()
+node.trigger_activate()
+own = node._client
+recorder = node._client = SimpleNamespace(
+    service_is_ready=lambda: recorder.runs, runs=True, remove_pending_request=lambda call: None,
+    call_async=lambda request: [calls.append(Future()), calls[-1]][1])
+module.message_type = lambda name: SimpleNamespace(Request=object)
+
+
+def begin_event():
+    node._subscription.callback(serialize_message(poison.good_event(RosMessageFactory())), {})
+
+
+begin_event()
+recorder.runs = False  # it is killed while it writes
+node._request_if_due()
+recorder.runs = True
+begin_event()
+calls[-1].set_result(SimpleNamespace(success=True))
+print(len(calls), {name: count for name, count in node._counts.items() if count})
+node._client = own
+"""
+
+
+def test_a_recorder_that_ends_while_it_writes_is_asked_again_at_the_next_event() -> None:
+    run = run_ros_program(ENDED)
+    assert run.returncode == 0, run.stderr[-3000:]
+    assert run.stdout.strip() == "2 {'onsets': 2, 'unanswered': 1, 'snapshots': 1}"
 
 
 def test_the_counts_begin_again_when_the_node_is_configured_again() -> None:

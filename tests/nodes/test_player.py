@@ -216,6 +216,16 @@ def test_a_loop_sets_the_clock_back_and_ends_with_status_0_when_interrupted(tmp_
     assert set(steps[steps < 0]) == {-round(0.4 * SECOND)}
 
 
+def test_a_loop_of_a_recording_without_duration_does_not_fill_the_log(tmp_path: Path) -> None:
+    bag = record(tmp_path / "bag", {"/chatter": chatter((0.0,))})
+    environment = ros_environment()
+    with peer(environment) as me:
+        received = me.subscribe(STRING, "/chatter")
+        with running("player", str(bag), "--loop", environment=environment) as player:
+            me.wait_until(has_received(received, 30), 60, "thirty rounds")
+            assert player.is_running and len(player.lines) < 15, player.output
+
+
 def test_only_the_requested_topics_of_a_ros1_bag_are_played(tmp_path: Path) -> None:
     bag = tmp_path / "old.bag"
     old = get_typestore(Stores.ROS1_NOETIC)

@@ -173,6 +173,8 @@ for step in range(3000):
     source = chance.choice([VISION, VISION, AUDIO, FUSED])
     own = tick - (chance.choice([1, 2, 8]) if roll > 0.85 else 0)
     message = poison.good_embedding(make, source, poison.START + own * HOP, step)
+    if step >= 2000:
+        message.space = "other@2"
     if roll > 0.97:
         message.space = "other@1"
     elif roll < 0.1:
@@ -198,7 +200,7 @@ def test_in_nodes_with_poison_stalls_jumps_and_failing_detectors_each_message_ha
     run = run_ros_program(NODES)
     assert run.returncode == 0, run.stderr[-3000:]
     ends = {node: {name for name, n in counts.items() if n} for node, counts in json.loads(run.stdout).items()}
-    causes = ("late", "replaced", "alone", "after_stall", "other_space", "failed", "not_ready")
+    causes = ("late", "replaced", "alone", "after_stall", "other_space", "failed", "not_ready", "time")
     wanted = {"used.in_tick", "used.late", "used.applied", *(f"dropped.{cause}" for cause in causes)}
     assert wanted <= ends["detector"], wanted - ends["detector"]
     assert {"used.forwarded", "used.applied", "refused.not_finite", "lost"} <= ends["bridge"]

@@ -22,6 +22,10 @@ from sensebind.fusion.io.topic_names import MAX_SENSORS
 MAX_MODALITIES = 64
 MAX_LICENCE_LENGTH = 10_000  # characters
 MAX_PERIOD = 3600.0  # s, of windows and hops
+MAX_KNOWN = 8  # spaces that were received, and as many whose vectors have arrived
+# s in which no vector of the newest space arrives, but those of another one do: then that one counts again. The same in
+# its longest hops, at most the last number of s.
+SPACE_TIMEOUT, TIMEOUT_HOPS, MAX_SPACE_TIMEOUT = 1.5, 2.5, 5.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,3 +78,59 @@ def received_space(message: Any) -> ReceivedSpace:
         sensors[name] = modality
     published = {name: modality for name, modality in sensors.items() if modality in modalities}
     return ReceivedSpace(space_id, dimension, modalities, encoders_from_message(message), published, max(hops))
+
+
+class KnownSpaces:
+    """The spaces that were received, and which of them the vectors that arrive are of.
+
+    An embedder publishes its space once. If another one was started in the same namespace by mistake, its space is the
+    newest, also after it has ended. So a space counts again if only its vectors arrive. It reads no clock.
+    """
+
+    def __init__(self) -> None:
+        self._received: dict[str, ReceivedSpace] = {}  # by id, the newest last
+        self._used: dict[str, ReceivedSpace] = {}  # those whose vectors have arrived, the newest last
+        self._others_since: float | None = None  # steady time in s since when only vectors of other spaces arrive
+
+    def add(self, space: ReceivedSpace) -> None:
+        """Remember a space that was received. Raises `RefusedMessage` if its dimension cannot be right."""
+        used = self._used.get(space.id)
+        if used is not None and used.dimension != space.dimension:
+            raise RefusedMessage(
+                "dimension", f"space {space.id} has {space.dimension} dimensions, and its vectors have {used.dimension}"
+            )
+        self._others_since = None
+        _remember(self._used if used is not None else self._received, space)
+
+    def get(self, space_id: str) -> ReceivedSpace | None:
+        """The space of this id, if it was received."""
+        return self._used.get(space_id) or self._received.get(space_id)
+
+    def of_vector(self, space_id: str, dimension: int) -> ReceivedSpace | None:
+        """A vector of a space has arrived. Returns the space, if it was received; it is remembered from now on."""
+        found = self.get(space_id)
+        if found is None or found.dimension != dimension:
+            return None
+        self._received.pop(space_id, None)
+        _remember(self._used, found)
+        return found
+
+    def replacement(self, space_id: str, dimension: int, current: str, now: float) -> ReceivedSpace | None:
+        """A vector of a space has arrived. Returns the space to use in place of `current`; None: that stays. `now`:
+        steady time in s."""
+        found = self.of_vector(space_id, dimension)
+        if space_id == current:
+            self._others_since = None
+        elif found is not None:
+            self._others_since = now if self._others_since is None else self._others_since
+            if now - self._others_since >= min(max(SPACE_TIMEOUT, TIMEOUT_HOPS * found.longest_hop), MAX_SPACE_TIMEOUT):
+                self._others_since = None
+                return found
+        return None
+
+
+def _remember(spaces: dict[str, ReceivedSpace], space: ReceivedSpace) -> None:
+    spaces.pop(space.id, None)
+    spaces[space.id] = space
+    if len(spaces) > MAX_KNOWN:
+        del spaces[next(iter(spaces))]

@@ -10,7 +10,7 @@ from rclpy.executors import ExternalShutdownException, SingleThreadedExecutor
 from sensebind.fusion.core.errors import error_text
 from sensebind.fusion.io.received.refusals import Refusals
 
-MAX_ERRORS_IN_A_ROW = 10_000  # of callbacks; more are no longer caused by messages
+MAX_FAILED_WAITS = 10_000  # in a row; the middleware does not work any more
 
 
 class GuardedExecutor(SingleThreadedExecutor):
@@ -22,18 +22,24 @@ class GuardedExecutor(SingleThreadedExecutor):
 
     def __init__(self, logger: Any) -> None:
         super().__init__()
-        self._log, self._refusals, self._errors_in_a_row = logger, Refusals(), 0
+        self._log, self._refusals, self._failed_waits = logger, Refusals(), 0
+
+    def wait_for_ready_callbacks(self, *arguments: Any, **options: Any) -> Any:
+        """See rclpy."""
+        found = super().wait_for_ready_callbacks(*arguments, **options)
+        self._failed_waits = 0  # an error from here on is one of the callback, however many there are
+        return found
 
     def spin_once(self, timeout_sec: float | None = None) -> None:
-        """See rclpy. Raises the error of a callback only if nothing but errors came for a long time."""
+        """See rclpy. Raises an error only if the wait for callbacks fails again and again: no callback can run then."""
+        self._failed_waits += 1
         try:
             super().spin_once(timeout_sec)
-            self._errors_in_a_row = 0
+            self._failed_waits = 0
         except ExternalShutdownException:
             raise
         except Exception as error:  # of any kind: the other callbacks must continue
-            self._errors_in_a_row += 1
-            if self._errors_in_a_row >= MAX_ERRORS_IN_A_ROW:
+            if self._failed_waits >= MAX_FAILED_WAITS:
                 raise
             text, now = error_text(error), time.monotonic()
             place = text.rpartition(" (")[2]

@@ -47,6 +47,7 @@ REMEDIES = {  # cause → what to do
     "no_encoder": "the space has no encoder for this modality: remove it from 'modalities', or choose another space",
     "unfused": "this sensor is behind the others: raise fusion_timeout, or synchronise its clock",
     "late": f"embeddings come after their tick: raise the detector's tick_timeout, or see {LOAD}",
+    "time": "stamps of embeddings are far from those of the others: stop the other publisher of embeddings",
     "after_stall": "the detector did not run for a time: its computer is too busy",
     "other_space": "vectors are of another space than the embedder's: stop the other publisher of embeddings",
     "not_ready": "the detector has no vectors of its phrases: start the embedder, whose embed_text makes them",
