@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -77,25 +77,29 @@ def nearest_neighbour_distance(
 
 
 def add_prototype(
-    prototypes: Vector, prototype_seconds: FloatArray, vector: Vector, seconds: float, capacity: int
-) -> tuple[Vector, FloatArray]:
-    """Return the past (K, D) and its seconds (K,) with one more vector. Above `capacity`, the two nearest are merged.
+    prototypes: Sequence[Vector], prototype_seconds: FloatArray, vector: Vector, seconds: float, capacity: int
+) -> tuple[tuple[Vector, ...], FloatArray]:
+    """Return the past, K vectors (D,), and its seconds (K,) with one more vector. Above `capacity`, the two nearest are
+    merged.
 
-    So rare vectors stay apart from common ones, however long the common ones last.
+    So rare vectors stay apart from common ones, however long the common ones last. The other vectors are the same
+    objects as before: a state is kept for each of hundreds of ticks, and a copy of the past in each takes 200 MB.
     """
-    prototypes = np.concatenate((prototypes, vector[None]))
+    found = [*prototypes, vector]
     prototype_seconds = np.append(prototype_seconds, seconds)
-    if len(prototype_seconds) <= capacity:
-        return prototypes, prototype_seconds
-    similarities = prototypes @ prototypes.T
+    if len(found) <= capacity:
+        return tuple(found), prototype_seconds
+    past = np.stack(found)
+    similarities = past @ past.T
     np.fill_diagonal(similarities, -np.inf)
-    a, b = sorted(divmod(int(similarities.argmax()), len(prototype_seconds)))
-    prototypes[a] = l2_normalize(
-        (prototype_seconds[a] * prototypes[a] + prototype_seconds[b] * prototypes[b])
+    a, b = sorted(divmod(int(similarities.argmax()), len(found)))
+    found[a] = l2_normalize(
+        (prototype_seconds[a] * past[a] + prototype_seconds[b] * past[b])
         / (prototype_seconds[a] + prototype_seconds[b])
     )
     prototype_seconds[a] += prototype_seconds[b]
-    return np.delete(prototypes, b, axis=0), np.delete(prototype_seconds, b)
+    del found[b]
+    return tuple(found), np.delete(prototype_seconds, b)
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,7 +112,7 @@ class NoveltySensorState:
     coverage: float
     score: float
     observed_time: float  # s
-    prototypes: Vector  # (K, D)
+    prototypes: tuple[Vector, ...]  # K of (D,)
     prototype_seconds: FloatArray  # (K,) s
     distance_baseline: RunningBaseline  # of the distances, (1,)
     novel_time: float = 0.0  # s for which the score has stayed at `offset_threshold` or above
@@ -133,7 +137,9 @@ class NoveltyDetector(Detector[NoveltyOptions]):
         for sensor, old_state in state.items():
             kept = np.sort(np.argsort(-old_state.prototype_seconds, kind="stable")[: self.options.max_prototypes])
             result[sensor] = replace(
-                old_state, prototypes=old_state.prototypes[kept], prototype_seconds=old_state.prototype_seconds[kept]
+                old_state,
+                prototypes=tuple(old_state.prototypes[i] for i in kept),
+                prototype_seconds=old_state.prototype_seconds[kept],
             )
         return result
 
@@ -168,8 +174,7 @@ class NoveltyDetector(Detector[NoveltyOptions]):
 
     def _update_sensor(self, state: NoveltySensorState | None, tick: int, embedding: Embedding) -> NoveltySensorState:
         options, vector = self.options, embedding.vector
-        if state is None or state.prototypes.shape[1] != len(vector):
-            prototypes, prototype_seconds = np.array(vector[None]), np.array([0.5])
+        if state is None or len(state.prototypes[0]) != len(vector):
             return NoveltySensorState(
                 embedding.modality,
                 embedding.start,
@@ -177,13 +182,17 @@ class NoveltyDetector(Detector[NoveltyOptions]):
                 embedding.coverage,
                 0.0,
                 0.5,
-                prototypes,
-                prototype_seconds,
+                (vector,),
+                np.array([0.5]),
                 RunningBaseline.empty(1),
             )
         seconds = min((tick - state.tick) / SECOND, 1.0)
         distance = np.array(
-            [nearest_neighbour_distance(vector, state.prototypes, state.prototype_seconds, options.habituation)]
+            [
+                nearest_neighbour_distance(
+                    vector, np.stack(state.prototypes), state.prototype_seconds, options.habituation
+                )
+            ]
         )
         baseline, score = state.distance_baseline, 0.0
         if state.observed_time >= options.warm_up:

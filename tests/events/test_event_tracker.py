@@ -340,12 +340,15 @@ def test_the_novelty_distance_covers_the_nearest_seconds_of_the_past() -> None:
 
 def test_above_the_capacity_the_nearest_prototypes_are_merged() -> None:
     random = np.random.default_rng(5)
-    prototypes, seconds = CONCEPTS["forest"][None].copy(), np.array([1.0])
+    prototypes, seconds = (CONCEPTS["forest"],), np.array([1.0])
+    known = set(map(id, prototypes))
     for _ in range(500):
         vector = l2_normalize(CONCEPTS["room"] + 0.02 * random.normal(size=SIZE))
         prototypes, seconds = add_prototype(prototypes, seconds, vector, 1.0, 16)
-    assert prototypes.shape == (16, SIZE) and seconds.sum() == pytest.approx(501)
-    assert (prototypes @ CONCEPTS["forest"]).max() == pytest.approx(1.0)
+        assert len(set(map(id, prototypes)) - known) <= 2, "each tick keeps a state: they must share their vectors"
+        known = set(map(id, prototypes))
+    assert len(prototypes) == 16 and seconds.sum() == pytest.approx(501)
+    assert (np.stack(prototypes) @ CONCEPTS["forest"]).max() == pytest.approx(1.0)
 
 
 # disagreement
