@@ -1,12 +1,16 @@
-"""Gives memory that was freed back to the system: glibc keeps it.
+"""Gives memory that was freed back to the system, and leaves objects that stay out of the search for garbage.
 
-Each of its arenas keeps what was freed between blocks that are still used. The images of a camera are such blocks, so
+Each arena of glibc keeps what was freed between blocks that are still used. The images of a camera are such blocks, so
 the memory of a node that receives them would grow by hundreds of MB in an hour, although it uses no more.
+
+Python searches all objects for garbage when a quarter of them is new. The 200,000 objects of the imports stay for good.
+With them, one search stops all threads for 0.1 s, and hours of garbage are kept until the next one.
 """
 
 from __future__ import annotations
 
 import ctypes
+import gc
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -34,3 +38,20 @@ def freed_memory_returned(period: float = RETURN_PERIOD) -> Iterator[None]:
         yield
     finally:
         stop.set()
+
+
+def freeze_objects() -> None:
+    """Leave the objects that exist now out of the search for garbage, until `gc.unfreeze`. Takes about 0.1 s."""
+    gc.collect()
+    gc.freeze()
+    gc.collect()  # so that Python counts no frozen object when it decides whether to search
+
+
+@contextmanager
+def objects_frozen() -> Iterator[None]:
+    """Leave the objects that exist now out of the search for garbage until the block ends."""
+    freeze_objects()
+    try:
+        yield
+    finally:
+        gc.unfreeze()

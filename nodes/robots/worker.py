@@ -18,7 +18,7 @@ from rclpy.node import Node
 from rclpy.signals import SignalHandlerOptions
 
 from sensebind.fusion.config import build
-from sensebind.fusion.core.freed_memory import freed_memory_returned
+from sensebind.fusion.core.freed_memory import freed_memory_returned, freeze_objects
 from sensebind.fusion.stream.scheduler import Scheduler
 from sensebind.nodes.robots.link import Command, WorkerEnd, WorkerSetup, open_worker_end
 from sensebind.nodes.robots.robot_nodes import make_robot_node, set_clock
@@ -93,6 +93,7 @@ class RobotWorker:
             self._streams.append(RobotStreams(node, values, engine, memory))
             self._executor.add_node(node)
         self._scheduler = Scheduler(engine)
+        freeze_objects()
 
     def _activate(self) -> None:
         assert self._scheduler is not None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import traceback
 from abc import abstractmethod
 from collections.abc import Iterable, Mapping
@@ -15,6 +16,7 @@ from rclpy.publisher import Publisher
 
 from sensebind.fusion.config.parameters import NODE_PARAMETERS
 from sensebind.fusion.core.errors import ConfigError, SensebindError, is_of_a_file
+from sensebind.fusion.core.freed_memory import freeze_objects
 from sensebind.fusion.core.parameters import Parameter
 from sensebind.nodes.support.guards.transitions import GuardedTransitionsMixin
 from sensebind.nodes.support.parameter_files import warn_of_unused_sections, with_source_file
@@ -104,6 +106,7 @@ class ManagedNode(EmptyListParametersMixin, GuardedParameterServicesMixin, Guard
             return self._not_configured(ConfigError(str(error)))
         finally:
             self._parameter_guard.paused = False
+        freeze_objects()  # the model among them
         return TransitionCallbackReturn.SUCCESS
 
     def _not_configured(self, error: Exception) -> TransitionCallbackReturn:
@@ -131,6 +134,7 @@ class ManagedNode(EmptyListParametersMixin, GuardedParameterServicesMixin, Guard
         try:
             wait_for_acknowledgements(self._unacknowledged_publishers)
             self._unacknowledged_publishers = []
+            gc.unfreeze()
             self.release()
         except Exception:
             return self._unexpected("cleanup")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import gc
 import json
 import math
 import mmap
@@ -288,13 +287,6 @@ def test_samples_of_many_robots_are_delivered_in_time_order(monkeypatch: pytest.
     ends = [end for end, _ in delivered]
     assert ends == sorted(ends) and len({name for _, name in delivered}) == 120
     assert max(ends) - min(ends) < 1.05 * SECOND, "the last robots start more than a second after the first"
-
-
-def test_objects_from_before_a_run_are_not_garbage_collected_during_it() -> None:
-    before = gc.get_freeze_count()
-    with realtime.frozen_garbage():
-        assert gc.get_freeze_count() > before
-    assert gc.get_freeze_count() == 0
 
 
 def test_overload_exceeds_the_capacity_and_every_window_is_counted(tiny_bench: Callable[..., Space]) -> None:

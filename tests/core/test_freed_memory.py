@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import gc
 import platform
 import subprocess
 import sys
 
 import pytest
+
+from sensebind.fusion.core.freed_memory import objects_frozen
 
 PROGRAM = """
 import time
@@ -31,3 +34,19 @@ def test_memory_between_blocks_that_are_still_used_goes_back_to_the_system() -> 
     run = subprocess.run([sys.executable, "-c", PROGRAM], capture_output=True, text=True, timeout=120, check=True)
     returned, kept = map(int, run.stdout.split())
     assert returned >= 120 and kept == 10_000_000
+
+
+def test_objects_that_stay_are_not_searched_for_garbage_and_later_garbage_is_found_early() -> None:
+    staying = [[number] for number in range(100_000)]
+    before = gc.get_freeze_count()
+    with objects_frozen():
+        assert gc.get_freeze_count() > before + len(staying) and len(gc.get_objects()) < 1000
+        kept: list[object] = []
+        for number in range(100_000):
+            garbage: list[object] = [number]
+            garbage.append(garbage)
+            kept.append([garbage])  # it lives for a time, so that it becomes old
+            if len(kept) > 2000:
+                kept.clear()
+        assert len(gc.get_objects()) < 40_000
+    assert gc.get_freeze_count() == 0

@@ -330,10 +330,11 @@ node = EmbedderNode()
 for _ in range(2):
     node.trigger_configure()
     model = weakref.ref(node._engine.space)
-    assert model() is not None
+    assert model() is not None and gc.get_freeze_count() > 100_000  # a search for garbage stops no callback for long
     node.trigger_activate()
     node.trigger_deactivate()
     node.trigger_cleanup()
+    assert gc.get_freeze_count() == 0
     gc.collect()
     print("released" if model() is None else "kept", flush=True)
 """

@@ -3,11 +3,9 @@ latency is measured."""
 
 from __future__ import annotations
 
-import gc
 import heapq
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 from itertools import repeat
 from typing import Any
@@ -16,6 +14,7 @@ import numpy as np
 
 from sensebind.benchmarks.harness import resources, sensor_load, timing
 from sensebind.fusion.core.embeddings import Embedding
+from sensebind.fusion.core.freed_memory import objects_frozen
 from sensebind.fusion.core.samples import SECOND, Sample
 from sensebind.fusion.core.threads import available_cores
 from sensebind.fusion.stream.pipeline import Output, Pipeline
@@ -87,7 +86,7 @@ def run_realtime(
     schedule = heapq.merge(*owned, key=lambda item: item[0].end)
     cpu, feeder_cpu = time.process_time(), time.thread_time()
     try:
-        with frozen_garbage(), resources.ResourceSampler(period, device) as sampler:
+        with objects_frozen(), resources.ResourceSampler(period, device) as sampler:
             for sample, pipeline in _shown(schedule, began, seconds):
                 if (left := (sample.end - time.time_ns()) / SECOND) > 0:
                     time.sleep(left)
@@ -116,17 +115,6 @@ def _shown(
                 last = passed
                 shown.reach(passed)
             yield sample, pipeline
-
-
-@contextmanager
-def frozen_garbage() -> Iterator[None]:
-    """Exclude the existing objects from garbage collection: with a large model one collection takes tens of ms."""
-    gc.collect()
-    gc.freeze()
-    try:
-        yield
-    finally:
-        gc.unfreeze()
 
 
 def realtime_summary(run: RealtimeRun, pipelines: Sequence[Pipeline]) -> dict[str, Any]:

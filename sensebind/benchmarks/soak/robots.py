@@ -17,7 +17,6 @@ from sensebind.benchmarks.encoders.spaces import SyntheticImageBind
 from sensebind.benchmarks.harness import sensor_load
 from sensebind.benchmarks.harness.processes import subprocess_environment
 from sensebind.benchmarks.overload import Load
-from sensebind.benchmarks.realtime.run import frozen_garbage
 from sensebind.benchmarks.soak.deliveries import deliveries, sample_of, sensor_name
 from sensebind.benchmarks.soak.faults import DEVICE_FAILS, POISON, PROMPTS, READER_KILLED, FaultPlan
 from sensebind.benchmarks.soak.flatness import ProcessWatch
@@ -26,6 +25,7 @@ from sensebind.benchmarks.stream import RealtimeBenchmark
 from sensebind.fusion.config import build
 from sensebind.fusion.core.embeddings import FUSED, Embedding
 from sensebind.fusion.core.events import Event
+from sensebind.fusion.core.freed_memory import objects_frozen
 from sensebind.fusion.core.futures import EmbeddingFuture
 from sensebind.fusion.core.samples import SECOND
 from sensebind.fusion.core.space import Preparation, Space
@@ -149,7 +149,7 @@ class SoakRobots:
         names = {thread.name for thread in threading.enumerate()}
         watched = {"robots": None, "fast reader": self._fast.pid}
         try:
-            with frozen_garbage(), ProcessWatch(watched, min(3.0, max(0.1, seconds / 600))) as watch:
+            with objects_frozen(), ProcessWatch(watched, min(3.0, max(0.1, seconds / 600))) as watch:
                 self._feed(pipelines, scheduler, failing, plan, start, seconds, seed)
                 ended = names - {thread.name for thread in threading.enumerate()}
         finally:
