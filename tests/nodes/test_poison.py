@@ -25,6 +25,7 @@ VALUES: dict[str, Any] = {
     "prompt.offset_threshold": 0.01,
     "prompt.min_duration": 0.0,
     "detectors": ["prompt", "novelty"],
+    "tick_timeout": 10.0,  # by stamps, and they go on 25 times as fast as the time: 0.4 s
 }
 
 
