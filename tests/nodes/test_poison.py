@@ -189,11 +189,13 @@ def test_bytes_that_are_no_message_are_counted_by_detector_and_bridge() -> None:
             return refused == len(MALFORMED) or (kind == "space" and 0 < refused < len(MALFORMED))
 
         publishers["space"][0].publish(poison.good_space(RosMessageFactory()))
-        for publisher, receivers in publishers.values():
+        for kind, (publisher, receivers) in publishers.items():
             me.wait_for_subscribers(publisher, len(receivers))
             for payload in MALFORMED:
                 publisher.publish(payload)
                 me.spin(0.05)
+            if kind == "space":  # it is latched: on a busy machine, bytes have replaced the good one that came before
+                publisher.publish(poison.good_space(RosMessageFactory()))
         for kind, (_, receivers) in publishers.items():
             for name in receivers:
                 me.wait_until(lambda n=name, k=kind: are_counted(n, k), 20, f"the counts of {kind} of {name}")
