@@ -25,6 +25,7 @@ from sensebind.fusion.core.parameters import options_with_values
 from sensebind.fusion.io import messages
 from sensebind.fusion.io.received.embeddings import received_embedding
 from sensebind.fusion.io.received.events import received_event
+from sensebind.fusion.io.received.newest import put_newest
 from sensebind.fusion.io.received.spaces import KnownSpaces, received_space
 from sensebind.fusion.io.topic_names import MAX_SENSORS, RECEIVED_NAME_PATTERN
 from sensebind.fusion.io.wire import encode, topic_for
@@ -158,11 +159,9 @@ class BridgeNode(ManagedNode):
         end = "dropped.inactive"  # cleaned up since this message arrived
         if self._publisher is not None:
             wire_topic = topic_for(item)
-            sequence = self._sent.pop(wire_topic, 0)
+            sequence = self._sent.get(wire_topic, 0)
             is_queued = self._publisher.send(*encode(item, sequence, encoder, self._robot))
-            self._sent[wire_topic] = sequence + 1
-            if len(self._sent) > MAX_TOPICS:  # others may publish ever new ones: the one that was silent longest
-                del self._sent[next(iter(self._sent))]
+            put_newest(self._sent, wire_topic, sequence + 1, MAX_TOPICS)
             end = "used.forwarded" if is_queued else "dropped.queue_full"
         self._callback_guard.counts.of(topic)[end] += 1
 

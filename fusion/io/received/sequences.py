@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from sensebind.fusion.io.received.newest import put_newest
+
 MAX_PUBLISHERS = 100  # of a topic whose newest numbers are remembered
 
 
@@ -32,13 +34,11 @@ class LossCounter:
         first message of one of several publishers."""
         if publisher is None:
             return self._count_by_number(number)
-        before = self._newest_of.pop(publisher, 0)
+        before = self._newest_of.get(publisher, 0)
         missing = max(0, number - before - 1)
         is_first = not before or publisher in self._paused
         self._paused.discard(publisher)
-        self._newest_of[publisher] = max(number, before)
-        while len(self._newest_of) > MAX_PUBLISHERS:
-            self._newest_of.pop(next(iter(self._newest_of)))
+        put_newest(self._newest_of, publisher, max(number, before), MAX_PUBLISHERS)
         return (missing, 0) if is_first else (0, missing)
 
     def _count_by_number(self, number: int) -> tuple[int, int]:

@@ -9,6 +9,7 @@ from typing import Any
 from sensebind.fusion.core.embeddings import FUSED
 from sensebind.fusion.core.samples import TEXT
 from sensebind.fusion.io.messages import encoders_from_message
+from sensebind.fusion.io.received.newest import put_newest
 from sensebind.fusion.io.received.values import (
     MAX_DIMENSION,
     RefusedMessage,
@@ -100,7 +101,7 @@ class KnownSpaces:
                 "dimension", f"space {space.id} has {space.dimension} dimensions, and its vectors have {used.dimension}"
             )
         self._others_since = None
-        _remember(self._used if used is not None else self._received, space)
+        put_newest(self._used if used is not None else self._received, space.id, space, MAX_KNOWN)
 
     def get(self, space_id: str) -> ReceivedSpace | None:
         """The space of this id, if it was received."""
@@ -112,7 +113,7 @@ class KnownSpaces:
         if found is None or found.dimension != dimension:
             return None
         self._received.pop(space_id, None)
-        _remember(self._used, found)
+        put_newest(self._used, found.id, found, MAX_KNOWN)
         return found
 
     def replacement(self, space_id: str, dimension: int, current: str, now: float) -> ReceivedSpace | None:
@@ -127,10 +128,3 @@ class KnownSpaces:
                 self._others_since = None
                 return found
         return None
-
-
-def _remember(spaces: dict[str, ReceivedSpace], space: ReceivedSpace) -> None:
-    spaces.pop(space.id, None)
-    spaces[space.id] = space
-    if len(spaces) > MAX_KNOWN:
-        del spaces[next(iter(spaces))]

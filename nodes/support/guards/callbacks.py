@@ -12,6 +12,7 @@ from rclpy.qos import QoSProfile
 from rclpy.serialization import deserialize_message
 
 from sensebind.fusion.core.errors import error_text
+from sensebind.fusion.io.received.newest import put_newest
 from sensebind.fusion.io.received.refusals import Refusals
 from sensebind.fusion.io.received.sequences import TopicLosses
 from sensebind.fusion.io.received.values import RefusedMessage
@@ -60,10 +61,8 @@ class CallbackGuard:
         """
         counts, name = self.counts.of(topic), self._node.resolve_topic_name(topic)
         known = ("arrived", "lost", "earlier")
-        losses = self._losses.pop(name, None) or TopicLosses(lambda: self._node.count_publishers(name))
-        self._losses[name] = losses
-        if len(self._losses) > MAX_TOPICS:  # others may publish spaces with ever new sensors
-            del self._losses[next(iter(self._losses))]
+        losses = self._losses.get(name) or TopicLosses(lambda: self._node.count_publishers(name))
+        put_newest(self._losses, name, losses, MAX_TOPICS)
         losses.resume(lambda: sum(counts[part] for part in known))
 
         def on_message(data: bytes, number: int | None, publisher: bytes | None) -> None:
